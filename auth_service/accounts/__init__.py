@@ -1,0 +1,1 @@
+"""Accounts: who a user is, how they prove it, and what changing an account does to its sessions."""

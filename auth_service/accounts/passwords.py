@@ -1,0 +1,106 @@
+"""Passwords: hashing and checking them, in bounded threads. Whether a new one is good enough is `password_rules.py`'s.
+
+The only file that imports passlib (from `libpass`, its maintained release).
+"""
+
+import asyncio
+import os
+import time
+import unicodedata
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from passlib.context import CryptContext
+from passlib.exc import UnknownHashError
+
+from auth_service.errors import Unavailable
+from auth_service.metrics import HASH_REFUSED, HASH_SECONDS
+
+MAX_BYTES = 1024
+"""UTF-8 bytes of a password; longer ones are refused before they are hashed."""
+
+_QUEUE_PER_THREAD = 64  # about 1.3 s of waiting at 20 ms a hash
+
+# OWASP's least parameters for argon2id. The others are for accounts that came from elsewhere: "deprecated" means that
+# each is hashed anew at its first login.
+_CONTEXT = CryptContext(
+    schemes=["argon2", "pbkdf2_sha256", "django_pbkdf2_sha256"],
+    deprecated="auto",
+    argon2__type="ID",
+    argon2__memory_cost=19456,
+    argon2__time_cost=2,
+    argon2__parallelism=1,
+)
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class PasswordCheck:
+    """Whether the password was right, and a better hash of it where the stored one is out of date."""
+
+    right: bool
+    new_hash: str | None = field(default=None, repr=False)
+
+
+class PasswordHasher:
+    """Hashes in at most one thread a core (the GIL is released), and refuses work beyond a short queue."""
+
+    def __init__(self, *, threads: int | None = None) -> None:
+        count = threads or os.cpu_count() or 1
+        self._threads = ThreadPoolExecutor(count, thread_name_prefix="password")
+        self._places = count * _QUEUE_PER_THREAD
+        self._dummy = _CONTEXT.hash("the password of nobody")
+
+    async def hash(self, password: str) -> str:
+        """A new argon2id hash. Raises Unavailable when the queue is full."""
+        return await self._run(lambda: _CONTEXT.hash(normalise(password)))
+
+    async def check(self, password: str, stored_hash: str | None) -> PasswordCheck:
+        """Check against a stored hash, or against one of nobody's: it takes as long. Raises Unavailable."""
+        return await self._run(lambda: _check(password, stored_hash or self._dummy, known=stored_hash is not None))
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _run(self, work: Callable[[], _T]) -> _T:
+        if self._places == 0:
+            HASH_REFUSED.inc()
+            raise Unavailable("the password queue is full")
+        self._places -= 1
+        began = time.perf_counter()
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        finally:
+            self._places += 1
+            HASH_SECONDS.observe(time.perf_counter() - began)
+
+
+def normalise(password: str) -> str:
+    """NFKC, for good: the same password typed on two systems is the same password."""
+    return unicodedata.normalize("NFKC", password)
+
+
+def is_known_hash(stored_hash: str) -> bool:
+    """True for a hash that `PasswordHasher.check` can check."""
+    return _CONTEXT.identify(stored_hash) is not None
+
+
+def _check(password: str, stored_hash: str, *, known: bool) -> PasswordCheck:
+    normalised = normalise(password)
+    right = _matches(normalised, stored_hash)
+    if not right and password != normalised:
+        # A hash that came from elsewhere was made of the password as it was typed.
+        right = _matches(password, stored_hash)
+    if not right or not known:
+        return PasswordCheck(right=False)
+    return PasswordCheck(right=True, new_hash=_CONTEXT.hash(normalised) if _CONTEXT.needs_update(stored_hash) else None)
+
+
+def _matches(password: str, stored_hash: str) -> bool:
+    try:
+        return bool(_CONTEXT.verify(password, stored_hash))
+    except (UnknownHashError, ValueError):
+        return False

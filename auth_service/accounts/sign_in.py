@@ -1,0 +1,125 @@
+"""Signing in: register and login, each of which ends in a new session with its tokens."""
+
+from auth_service.accounts.names import Name
+from auth_service.accounts.password_rules import require_strong
+from auth_service.accounts.passwords import PasswordHasher
+from auth_service.accounts.users import Account, Users
+from auth_service.errors import InvalidCredentials, NotFound, ServiceError, Taken
+from auth_service.metrics import LOGINS
+from auth_service.sessions.issuing import IssuedTokens, TokenIssuer
+from auth_service.sessions.rotation import RotationStore
+from auth_service.sessions.session import Client, Transport
+from auth_service.sessions.store import SessionStore
+from auth_service.stores.database import Database, read_time
+
+_ATTEMPTS = 3
+
+
+class SignIn:
+    """Opens sessions for people who register or prove who they are. Raises Unavailable when a store is away."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        users: Users,
+        passwords: PasswordHasher,
+        sessions: SessionStore,
+        rotations: RotationStore,
+        tokens: TokenIssuer,
+        password_min_length: int,
+    ) -> None:
+        self._database = database
+        self._users = users
+        self._passwords = passwords
+        self._sessions = sessions
+        self._rotations = rotations
+        self._tokens = tokens
+        self._password_min_length = password_min_length
+
+    async def register(
+        self,
+        *,
+        username: Name,
+        email: Name,
+        password: str,
+        transport: Transport,
+        scope: str | None,
+        client: Client,
+    ) -> IssuedTokens:
+        """Make an account and sign it in. Raises WeakPassword, Taken."""
+        require_strong(password, min_length=self._password_min_length, username=username.text, email=email.text)
+        await self._rotations.answers()
+        await self._refuse_taken(username, email)
+        password_hash = await self._passwords.hash(password)
+        async with self._database.transaction() as transaction:
+            now = await read_time(transaction, self._database.clock)
+            account = await self._users.create(
+                transaction, username=username, email=email, password_hash=password_hash, now=now
+            )
+            subject = self._users.subject(account)
+            session = await self._sessions.open(
+                transaction, subject, transport=transport, asked_scope=scope, client=client, now=now
+            )
+            return self._tokens.issue(session, subject, generation=1, now=now, grant="register", new=True)
+
+    async def login(
+        self,
+        *,
+        username: str | None,
+        email: str | None,
+        password: str,
+        transport: Transport,
+        scope: str | None,
+        client: Client,
+    ) -> IssuedTokens:
+        """Sign in by user name or e-mail address. Raises InvalidCredentials: the same for unknown, wrong, disabled."""
+        try:
+            # A session whose refreshes could not be tracked is not opened.
+            await self._rotations.answers()
+            for _attempt in range(_ATTEMPTS):
+                account = await self._users.find(username=username, email=email)
+                tokens = await self._attempt(account, password, transport=transport, scope=scope, client=client)
+                if tokens is not None:
+                    LOGINS.labels(outcome="success").inc()
+                    return tokens
+            raise InvalidCredentials("the password kept changing")
+        except ServiceError as exc:
+            LOGINS.labels(outcome="refused" if isinstance(exc, InvalidCredentials) else "unavailable").inc()
+            raise
+
+    async def _attempt(
+        self, account: Account | None, password: str, *, transport: Transport, scope: str | None, client: Client
+    ) -> IssuedTokens | None:
+        """The new session's tokens, or None if the stored hash changed between the check and the opening."""
+        check = await self._passwords.check(password, account.password_hash if account else None)
+        if account is None or not check.right or account.disabled_at is not None:
+            raise InvalidCredentials("unknown, wrong or disabled")
+        async with self._database.transaction() as transaction:
+            try:
+                locked, now = await self._users.lock(transaction, account.id)
+            except NotFound:
+                raise InvalidCredentials("deleted meanwhile") from None
+            if locked.password_hash != account.password_hash:
+                return None
+            if locked.disabled_at is not None:
+                raise InvalidCredentials("disabled meanwhile")
+            # The row is locked and still holds the hash that was checked: a better one cannot restore an old password.
+            await transaction.rows(
+                "UPDATE users SET last_login_at = $2, password_hash = coalesce($3, password_hash) WHERE id = $1",
+                account.id,
+                now,
+                check.new_hash,
+            )
+            subject = self._users.subject(locked)
+            session = await self._sessions.open(
+                transaction, subject, transport=transport, asked_scope=scope, client=client, now=now
+            )
+            return self._tokens.issue(session, subject, generation=1, now=now, grant="login", new=True)
+
+    async def _refuse_taken(self, username: Name, email: Name) -> None:
+        """Spare the hash for a name that is plainly taken; the unique index has the last word."""
+        if await self._users.find(email=email.text) is not None:
+            raise Taken("email")
+        if await self._users.find(username=username.text) is not None:
+            raise Taken("username")

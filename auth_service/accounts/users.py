@@ -1,0 +1,283 @@
+"""The `users` table, and what changing an account does to its sessions. Proving who one is is `sign_in.py`'s.
+
+The order in every change is: the user's row first, then the sessions. A login holds the row while it opens a session,
+so a change either waits for that session and ends it, or is seen by the login.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal
+from uuid import UUID, uuid4
+
+import asyncpg
+from tortoise.expressions import Q
+
+from auth_service.accounts import names
+from auth_service.accounts.names import Name
+from auth_service.accounts.passwords import PasswordHasher
+from auth_service.errors import InvalidCredentials, NotFound, Taken
+from auth_service.models import User
+from auth_service.sessions.ending import SessionEnding
+from auth_service.sessions.store import SessionStore
+from auth_service.stores.database import Database, Row, Statements, read_time
+from auth_service.tokens import scope as scopes
+from auth_service.tokens.subject import Subject
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A row of `users`."""
+
+    id: UUID
+    username: str = field(repr=False)
+    email: str = field(repr=False)
+    password_hash: str = field(repr=False)
+    granted_scopes: frozenset[str]
+    created_at: datetime
+    last_login_at: datetime | None
+    disabled_at: datetime | None
+
+
+class Users:
+    """Reads and changes accounts. Every method raises Unavailable when PostgreSQL is away."""
+
+    def __init__(
+        self, database: Database, sessions: SessionStore, ending: SessionEnding, passwords: PasswordHasher
+    ) -> None:
+        self._database = database
+        self._sessions = sessions
+        self._ending = ending
+        self._passwords = passwords
+
+    def subject(self, account: Account) -> Subject:
+        """The account as a token speaks of it."""
+        held = self._sessions.held_scopes(scopes.join(account.granted_scopes))
+        return Subject(account.id, account.username, account.email, held)
+
+    async def find(self, *, username: str | None = None, email: str | None = None) -> Account | None:
+        """The account of that name or address, however it is spelt."""
+        column, name = ("username_key", username) if username is not None else ("email_key", email)
+        row = await self._database.row(f"SELECT * FROM users WHERE {column} = $1", names.key(name or ""))  # noqa: S608 — one of two constants
+        return _account(row) if row else None
+
+    async def locate(self, text: str) -> Account:
+        """The account that a person means by an id, an e-mail address or a user name. Raises NotFound."""
+        account = None
+        if "@" in text:
+            account = await self.find(email=text)
+        else:
+            account = await self.find(username=text)
+            if account is None:
+                try:
+                    row = await self._database.row("SELECT * FROM users WHERE id = $1", UUID(text))
+                except ValueError:
+                    row = None
+                account = _account(row) if row else None
+        if account is None:
+            raise NotFound("no such user")
+        return account
+
+    async def page(self, *, search: str = "", after: str = "", limit: int = 100) -> Sequence[Account]:
+        """Accounts in the order of their user names, from the one after `after`, that contain `search`."""
+        query = User.all()
+        if search:
+            wanted = names.key(search)
+            query = query.filter(Q(username_key__contains=wanted) | Q(email_key__contains=wanted))
+        if after:
+            query = query.filter(username_key__gt=after)
+        with self._database.models():
+            users = await query.order_by("username_key").limit(limit)
+        return [_account(vars(user)) for user in users]
+
+    async def create(
+        self,
+        transaction: Statements,
+        *,
+        username: Name,
+        email: Name,
+        password_hash: str,
+        now: datetime,
+        granted_scopes: Iterable[str] = (),
+    ) -> Account:
+        """Add an account. Raises Taken."""
+        account = Account(uuid4(), username.text, email.text, password_hash, frozenset(granted_scopes), now, None, None)
+        try:
+            await transaction.rows(
+                "INSERT INTO users (id, username, username_key, email, email_key, password_hash, granted_scopes,"
+                " created_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+                account.id,
+                username.text,
+                username.key,
+                email.text,
+                email.key,
+                password_hash,
+                scopes.join(account.granted_scopes),
+                now,
+            )
+        except asyncpg.UniqueViolationError as exc:
+            raise _taken(exc) from None
+        return account
+
+    async def add(self, *, username: Name, email: Name, password: str, granted_scopes: Iterable[str] = ()) -> Account:
+        """Add an account with a password, without opening a session. Raises Taken."""
+        password_hash = await self._passwords.hash(password)
+        async with self._database.transaction() as transaction:
+            now = await read_time(transaction, self._database.clock)
+            return await self.create(
+                transaction,
+                username=username,
+                email=email,
+                password_hash=password_hash,
+                now=now,
+                granted_scopes=granted_scopes,
+            )
+
+    async def import_batch(
+        self, accounts: Sequence[tuple[Name, Name, str, frozenset[str]]], *, dry_run: bool = False
+    ) -> int:
+        """Add accounts with the hashes they have: (user name, e-mail, hash, scopes) each. One whose name or address
+        exists is skipped. Answers how many were added; `dry_run` adds them and takes it back."""
+        added = 0
+        async with self._database.transaction() as transaction:
+            await transaction.rows("SAVEPOINT before")
+            now = await read_time(transaction, self._database.clock)
+            rows = await transaction.rows(
+                "INSERT INTO users (id, username, username_key, email, email_key, password_hash, granted_scopes,"
+                " created_at) SELECT *, $8::timestamptz FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[],"
+                " $5::text[], $6::text[], $7::text[]) ON CONFLICT DO NOTHING RETURNING id",
+                [uuid4() for _ in accounts],
+                [username.text for username, *_ in accounts],
+                [username.key for username, *_ in accounts],
+                [email.text for _, email, *_ in accounts],
+                [email.key for _, email, *_ in accounts],
+                [password_hash for *_, password_hash, _ in accounts],
+                [scopes.join(granted) for *_, granted in accounts],
+                now,
+            )
+            added = len(rows)
+            if dry_run:
+                await transaction.rows("ROLLBACK TO before")
+        return added
+
+    async def lock(self, transaction: Statements, user_id: UUID) -> tuple[Account, datetime]:
+        """The account, locked against every change and every login until the transaction ends, and the time.
+
+        Raises NotFound.
+        """
+        # FOR NO KEY UPDATE and not FOR SHARE: two logins of one user that both share the row and then both write it
+        # would wait for each other for ever.
+        row = await transaction.row(
+            "SELECT *, clock_timestamp() AS now FROM users WHERE id = $1 FOR NO KEY UPDATE", user_id
+        )
+        if row is None:
+            raise NotFound("no such user")
+        return _account(row), self._now(row)
+
+    async def rename(self, user_id: UUID, *, username: Name | None, email: Name | None) -> Subject:
+        """Change what is given; answers the user as changed. Raises Taken, NotFound."""
+        try:
+            row = await self._database.row(
+                "UPDATE users SET username = coalesce($2, username), username_key = coalesce($3, username_key),"
+                " email = coalesce($4, email), email_key = coalesce($5, email_key) WHERE id = $1 RETURNING *",
+                user_id,
+                username and username.text,
+                username and username.key,
+                email and email.text,
+                email and email.key,
+            )
+        except asyncpg.UniqueViolationError as exc:
+            raise _taken(exc) from None
+        if row is None:
+            raise NotFound("no such user")
+        return self.subject(_account(row))
+
+    async def require_password(self, user_id: UUID, password: str) -> Account:
+        """The account, if `password` is its password. Raises InvalidCredentials."""
+        row = await self._database.row("SELECT * FROM users WHERE id = $1", user_id)
+        account = _account(row) if row else None
+        check = await self._passwords.check(password, account.password_hash if account else None)
+        if account is None or not check.right:
+            raise InvalidCredentials("the current password is wrong")
+        return account
+
+    async def change_password(self, user_id: UUID, *, current: str, new: str, keep_session: UUID) -> None:
+        """Set a new password and end every session but `keep_session`. Raises InvalidCredentials."""
+        account = await self.require_password(user_id, current)
+        new_hash = await self._passwords.hash(new)
+        await self._set_hash(user_id, new_hash, keep_session=keep_session, verified=account.password_hash)
+
+    async def set_password(self, user_id: UUID, new: str) -> None:
+        """Set a new password without knowing the old one, and end every session. Raises NotFound."""
+        await self._set_hash(user_id, await self._passwords.hash(new), keep_session=None, verified=None)
+
+    async def disable(self, user_id: UUID) -> None:
+        """Refuse every login and end every session. Raises NotFound."""
+        async with self._database.transaction() as transaction:
+            _account, now = await self.lock(transaction, user_id)
+            await transaction.rows(
+                "UPDATE users SET disabled_at = coalesce(disabled_at, $2) WHERE id = $1", user_id, now
+            )
+            ended = await self._ending.end_all_of_user(transaction, user_id, reason="disabled", now=now)
+        await self._ending.announce(ended)
+
+    async def enable(self, user_id: UUID) -> None:
+        """Allow logins again; sessions that were ended stay ended. Raises NotFound."""
+        if not await self._database.rows("UPDATE users SET disabled_at = NULL WHERE id = $1 RETURNING id", user_id):
+            raise NotFound("no such user")
+
+    async def delete(self, user_id: UUID) -> None:
+        """Remove the account and end every session. Raises NotFound."""
+        async with self._database.transaction() as transaction:
+            _account, now = await self.lock(transaction, user_id)
+            ended = await self._ending.end_all_of_user(transaction, user_id, reason="deleted", now=now)
+            await transaction.rows("DELETE FROM users WHERE id = $1", user_id)
+        await self._ending.announce(ended)
+
+    async def end_sessions(self, user_id: UUID, *, reason: Literal["logout", "admin"], keep: UUID | None = None) -> int:
+        """End every session of a user but `keep`; answers how many. Raises NotFound."""
+        async with self._database.transaction() as transaction:
+            _account, now = await self.lock(transaction, user_id)
+            ended = await self._ending.end_all_of_user(transaction, user_id, reason=reason, now=now, keep=keep)
+        await self._ending.announce(ended)
+        return len(ended)
+
+    async def grant(self, user_id: UUID, *, add: Iterable[str] = (), remove: Iterable[str] = ()) -> frozenset[str]:
+        """Grant and take away scopes; answers those the user has after it. Taken away, a scope is gone at the next
+        refresh. Raises NotFound."""
+        async with self._database.transaction() as transaction:
+            account, _now = await self.lock(transaction, user_id)
+            granted = (account.granted_scopes | set(add)) - set(remove)
+            await transaction.rows("UPDATE users SET granted_scopes = $2 WHERE id = $1", user_id, scopes.join(granted))
+        return granted
+
+    async def _set_hash(self, user_id: UUID, new_hash: str, *, keep_session: UUID | None, verified: str | None) -> None:
+        async with self._database.transaction() as transaction:
+            account, now = await self.lock(transaction, user_id)
+            if verified is not None and account.password_hash != verified:
+                raise InvalidCredentials("the password was changed meanwhile")
+            await transaction.rows("UPDATE users SET password_hash = $2 WHERE id = $1", user_id, new_hash)
+            ended = await self._ending.end_all_of_user(
+                transaction, user_id, reason="password_change", now=now, keep=keep_session
+            )
+        await self._ending.announce(ended)
+
+    def _now(self, row: Row) -> datetime:
+        return self._database.clock.now(row["now"])
+
+
+def _taken(exc: asyncpg.UniqueViolationError) -> Taken:
+    return Taken("email" if exc.constraint_name == "users_email_key_key" else "username")
+
+
+def _account(row: Row) -> Account:
+    return Account(
+        id=row["id"],
+        username=row["username"],
+        email=row["email"],
+        password_hash=row["password_hash"],
+        granted_scopes=scopes.split(row["granted_scopes"]),
+        created_at=row["created_at"],
+        last_login_at=row["last_login_at"],
+        disabled_at=row["disabled_at"],
+    )

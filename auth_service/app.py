@@ -1,0 +1,238 @@
+"""The composition root: every part of the service is made and joined here, and opened and closed by its lifespan."""
+
+import asyncio
+import contextlib
+import signal
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from types import FrameType
+
+import structlog
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.types import Receive, Scope, Send
+
+from auth_service import __version__
+from auth_service.accounts.passwords import PasswordHasher
+from auth_service.accounts.sign_in import SignIn
+from auth_service.accounts.users import Users
+from auth_service.edge.origins import Origins
+from auth_service.edge.problems import EXCEPTION_HANDLERS
+from auth_service.edge.request_context import RequestContext
+from auth_service.endpoints.bearer import BearerAuthentication
+from auth_service.endpoints.internal.health import HealthEndpoints
+from auth_service.endpoints.internal.metrics import MetricsEndpoints
+from auth_service.endpoints.operation import Operation, routes
+from auth_service.endpoints.presented import PresentedSessions
+from auth_service.endpoints.public.account import AccountEndpoints
+from auth_service.endpoints.public.discovery import DiscoveryEndpoints
+from auth_service.endpoints.public.documentation import DocumentationEndpoints
+from auth_service.endpoints.public.sessions import SessionEndpoints
+from auth_service.endpoints.public.sign_in import SignInEndpoints
+from auth_service.errors import Unavailable
+from auth_service.keys.encryption import KeyCipher, WrongEncryptionKey
+from auth_service.keys.key_ring import KeyRing
+from auth_service.keys.store import SigningKeyStore
+from auth_service.openapi import openapi_document
+from auth_service.readiness import Readiness
+from auth_service.sessions.checkpoint import CheckpointWriter
+from auth_service.sessions.ending import SessionEnding
+from auth_service.sessions.issuing import TokenIssuer
+from auth_service.sessions.refresh import RefreshProtocol
+from auth_service.sessions.rotation import RotationStore
+from auth_service.sessions.store import SessionStore
+from auth_service.settings import Settings
+from auth_service.stores.clock import Clock
+from auth_service.stores.database import Database
+from auth_service.stores.redis import open_redis
+
+_FIRST_ANSWER = 5.0
+"""Seconds to wait for the stores before serving without them: probes and the JWKS must answer whatever happens."""
+_RETRY = 1.0
+
+_log = structlog.get_logger(__name__)
+
+
+class Parts:
+    """The collaborators below the endpoints, joined. The command line uses them without any HTTP."""
+
+    def __init__(self, settings: Settings, clock: Clock) -> None:
+        self.settings = settings
+        self.database = Database(settings.database_url.get_secret_value(), clock)
+        self.redis = open_redis(settings.redis_url.get_secret_value())
+        cipher = KeyCipher([key.get_secret_value() for key in settings.key_encryption_keys])
+        self.key_store = SigningKeyStore(self.database, cipher, key_size=settings.rsa_key_size)
+        self.keys = KeyRing()
+        self.rotations = RotationStore(
+            self.redis, window=settings.refresh_replay_window, idle_life=settings.refresh_token_ttl
+        )
+        self.sessions = SessionStore(self.database, settings)
+        self.ending = SessionEnding(self.database, self.rotations)
+        self.checkpoints = CheckpointWriter(self.database)
+        self.tokens = TokenIssuer(settings, self.keys)
+        self.passwords = PasswordHasher()
+        self.users = Users(self.database, self.sessions, self.ending, self.passwords)
+
+    async def open(self) -> None:
+        await self.database.open()
+
+    async def close(self) -> None:
+        self.passwords.close()
+        await self.redis.aclose()
+        await self.database.close()
+
+
+class Application:
+    """Both ports of the service as one ASGI application. `public` and `internal` are the apps behind them."""
+
+    def __init__(self, parts: Parts, public: Starlette, internal: Starlette, readiness: Readiness) -> None:
+        self.parts = parts
+        self.public = public
+        self.internal = internal
+        self.readiness = readiness
+        self.internal_port: int | None = None
+        """Set by whoever binds the sockets: which port a request came in on tells the apps apart."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        server = scope.get("server")
+        if server is not None and server[1] is not None and server[1] == self.internal_port:
+            await self.internal(scope, receive, send)
+        else:
+            await self.public(scope, receive, send)
+
+    @asynccontextmanager
+    async def lifespan(self) -> AsyncIterator[None]:
+        """Open everything, serve, then write down and close everything."""
+        await self.parts.open()
+        boot = asyncio.create_task(self._boot())
+        self.parts.checkpoints.start()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(boot), _FIRST_ANSWER)
+        with self._readiness_dropped_by_sigterm():
+            yield
+        self.readiness.draining = True
+        boot.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await boot
+        await self.parts.checkpoints.stop()
+        await self.parts.close()
+        _log.info("stopped")
+
+    async def _boot(self) -> None:
+        """Wait until the stores and the keys have answered once, however long it takes."""
+        readiness = self.readiness
+        while not readiness.started:
+            problems = {}
+            for name, answers in (("postgresql", self.parts.database.now), ("redis", self.parts.rotations.answers)):
+                try:
+                    await answers()
+                    readiness.answered.add(name)
+                except Unavailable as exc:
+                    problems[name] = exc.reason
+            try:
+                self.parts.keys.replace(await self.parts.key_store.load_or_create())
+                readiness.answered.add("keys")
+            except (Unavailable, WrongEncryptionKey) as exc:
+                problems["keys"] = str(exc)
+            for name in problems.keys() - readiness.problems.keys():
+                _log.error("not_started", store=name, reason=problems[name])
+            readiness.problems = problems
+            if not readiness.started:
+                await asyncio.sleep(_RETRY)
+        _log.info("started", version=__version__, count=len(self.parts.keys))
+
+    @contextlib.contextmanager
+    def _readiness_dropped_by_sigterm(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        servers_own = signal.getsignal(signal.SIGTERM)
+
+        def drop(number: int, frame: FrameType | None) -> None:
+            self.readiness.draining = True
+            if callable(servers_own):
+                servers_own(number, frame)
+
+        signal.signal(signal.SIGTERM, drop)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, servers_own)
+
+
+def create_app(settings: Settings, clock: Clock | None = None) -> Application:
+    """The service, not yet open: its lifespan opens it."""
+    parts = Parts(settings, clock or Clock())
+    readiness = Readiness()
+    health = HealthEndpoints(
+        readiness=readiness, stores={"postgresql": parts.database.now, "redis": parts.rotations.answers}
+    )
+    internal = _starlette(settings, [*health.operations(), *MetricsEndpoints().operations()], middleware=[], quiet=True)
+    origins = Origins(settings.issuer, settings.allowed_origins)
+    operations, assets = _public_operations(parts, origins)
+    public = _starlette(settings, [*operations, *assets], middleware=[origins.cors()], quiet=False)
+    application = Application(parts, public, internal, readiness)
+    public.router.lifespan_context = lambda _app: application.lifespan()
+    return application
+
+
+def _public_operations(parts: Parts, origins: Origins) -> tuple[list[Operation], list[Operation]]:
+    settings = parts.settings
+    bearer = BearerAuthentication(
+        issuer=settings.issuer, client_id=settings.first_party_client_id, keys=parts.keys, sessions=parts.sessions
+    )
+    presented = PresentedSessions(issuer=settings.issuer, keys=parts.keys)
+    sign_in = SignIn(
+        database=parts.database,
+        users=parts.users,
+        passwords=parts.passwords,
+        sessions=parts.sessions,
+        rotations=parts.rotations,
+        tokens=parts.tokens,
+        password_min_length=settings.password_min_length,
+    )
+    refresh = RefreshProtocol(
+        issuer=settings.issuer,
+        keys=parts.keys,
+        sessions=parts.sessions,
+        rotations=parts.rotations,
+        checkpoints=parts.checkpoints,
+        ending=parts.ending,
+        tokens=parts.tokens,
+    )
+    documentation = DocumentationEndpoints(document=lambda: openapi_document(operations, issuer=settings.issuer))
+    operations = [
+        *SignInEndpoints(sign_in=sign_in, ending=parts.ending, presented=presented, origins=origins).operations(),
+        *SessionEndpoints(
+            refresh=refresh,
+            sessions=parts.sessions,
+            ending=parts.ending,
+            users=parts.users,
+            bearer=bearer,
+            presented=presented,
+            origins=origins,
+        ).operations(),
+        *AccountEndpoints(
+            users=parts.users, bearer=bearer, password_min_length=settings.password_min_length
+        ).operations(),
+        *DiscoveryEndpoints(issuer=settings.issuer, keys=parts.keys).operations(),
+        *documentation.operations(),
+    ]
+    return operations, list(documentation.assets())
+
+
+def _starlette(
+    settings: Settings, operations: list[Operation], *, middleware: list[Middleware], quiet: bool
+) -> Starlette:
+    context = Middleware(
+        RequestContext,
+        trusted_proxies=settings.trusted_proxies,
+        secure=settings.issuer.startswith("https://"),
+        quiet=quiet,
+    )
+    app = Starlette(
+        routes=routes(operations), middleware=[context, *middleware], exception_handlers=dict(EXCEPTION_HANDLERS)
+    )
+    app.router.redirect_slashes = False
+    return app

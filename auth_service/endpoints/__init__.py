@@ -1,0 +1,1 @@
+"""The HTTP interface: each endpoint parses, authenticates, acts and responds. The rules are not here."""

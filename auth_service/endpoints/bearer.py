@@ -1,0 +1,91 @@
+"""The bearer of a request: a first-party access token, checked against its session as PostgreSQL knows it now."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from starlette.requests import Request
+
+from auth_service.errors import InvalidBearer, InvalidRequest
+from auth_service.keys.key_ring import KeyRing
+from auth_service.sessions.session import Session
+from auth_service.sessions.store import SessionStore
+from auth_service.tokens.subject import Subject
+from auth_service.verifier.claims import ACCESS_TOKEN_TYPES, AccessTokenClaims
+from auth_service.verifier.errors import InvalidClaim, InvalidToken, UnknownKey
+from auth_service.verifier.jws import CompactJWS
+
+
+@dataclass(frozen=True, slots=True)
+class Bearer:
+    """Who sent a request: a user, in a session that is alive."""
+
+    session: Session
+    subject: Subject
+    now: datetime
+
+
+class BearerAuthentication:
+    """Finds out who bears an access token. Unlike a downstream verifier, it sees a revocation the moment it is made."""
+
+    def __init__(self, *, issuer: str, client_id: str, keys: KeyRing, sessions: SessionStore) -> None:
+        self._issuer = issuer
+        self._client_id = client_id
+        self._keys = keys
+        self._sessions = sessions
+
+    async def authenticate(self, request: Request) -> Bearer:
+        """Raises InvalidBearer, InvalidRequest, Unavailable."""
+        access_token = presented_access_token(request)
+        if access_token is None:
+            raise InvalidBearer("no credentials", presented=False)
+        try:
+            payload = signed_payload(access_token, keys=self._keys)
+            standing = await self._sessions.standing(session_claim(payload))
+            claims = AccessTokenClaims.parse(payload, issuer=self._issuer, audience=(), now=standing.now.timestamp())
+        except InvalidToken as exc:
+            raise InvalidBearer(str(exc)) from None
+        alive = standing.alive
+        if alive is None:
+            raise InvalidBearer("the session has ended")
+        session, subject = alive
+        if (claims.subject, claims.client_id) != (str(session.user_id), session.client_id):
+            raise InvalidBearer("the session is another user's or client's")
+        if claims.client_id != self._client_id and self._issuer not in claims.audience:
+            raise InvalidBearer("not a first-party token")
+        return Bearer(session, subject, standing.now)
+
+
+def signed_payload(access_token: str, *, keys: KeyRing) -> dict[str, object]:
+    """The claims of an access token that one of `keys` signed; nothing else about them is checked.
+
+    Raises InvalidToken.
+    """
+    jws = CompactJWS.parse(access_token, types=ACCESS_TOKEN_TYPES)
+    key = keys.public_key(jws.kid)
+    if key is None:
+        raise UnknownKey("no such key")
+    return jws.payload(key)
+
+
+def session_claim(payload: dict[str, object]) -> UUID:
+    """The `sid` of a user's access token. Raises InvalidClaim: a service token has none."""
+    value = payload.get("sid")
+    try:
+        return UUID(value if isinstance(value, str) else "")
+    except ValueError:
+        raise InvalidClaim("sid", "not a session") from None
+
+
+def presented_access_token(request: Request) -> str | None:
+    """What follows `Bearer` in the Authorization header (RFC 6750 §2.1); None where nothing of the kind was sent.
+
+    Raises InvalidRequest for two headers: which one counts would be a guess.
+    """
+    values = request.headers.getlist("authorization")
+    if len(values) > 1:
+        raise InvalidRequest("There is more than one Authorization header.")
+    if not values:
+        return None
+    scheme, _, credentials = values[0].partition(" ")
+    return credentials.strip() if scheme.lower() == "bearer" else None

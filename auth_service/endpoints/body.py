@@ -1,0 +1,115 @@
+"""Request bodies: strict JSON into a frozen model, or a refusal that names the field and repeats nothing."""
+
+import json
+from typing import Annotated, Any, Never, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from starlette.requests import Request
+
+from auth_service.errors import InvalidRequest, PayloadTooLarge, UnsupportedMediaType
+
+MAX_BYTES = 16 * 1024
+
+_Body = TypeVar("_Body", bound="Body")
+
+
+class Body(BaseModel):
+    """A request body. An unknown member is an error: it is a misspelt one."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", hide_input_in_errors=True)
+
+
+def _storable(value: str) -> str:
+    # JSON can spell both; PostgreSQL takes neither, and a lone surrogate is not text at all.
+    if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
+        raise ValueError("must be text without NUL and without lone surrogates")
+    return value
+
+
+Text = Annotated[str, AfterValidator(_storable)]
+"""A string that can be stored."""
+
+
+async def parse_body(request: Request, model: type[_Body], *, optional: bool = False) -> _Body:
+    """The body of `request`. `optional`: no body at all is the same as `{}`.
+
+    Raises InvalidRequest, PayloadTooLarge, UnsupportedMediaType.
+    """
+    content_type = request.headers.get("content-type")
+    if content_type is not None and not _is_json(content_type):
+        raise UnsupportedMediaType()
+    data = await _read(request)
+    if not data and optional:
+        return model()
+    if content_type is None:
+        raise UnsupportedMediaType()
+    return _validated(model, _parse(data))
+
+
+def _is_json(content_type: str) -> bool:
+    media_type, *parameters = [part.strip().lower() for part in content_type.split(";")]
+    # JSON is UTF-8 (RFC 8259 §8.1); other parameters mean nothing for it.
+    charsets = [part.removeprefix("charset=").strip('"') for part in parameters if part.startswith("charset=")]
+    return media_type == "application/json" and all(charset == "utf-8" for charset in charsets)
+
+
+async def _read(request: Request) -> bytes:
+    length = request.headers.get("content-length", "")
+    if length.isdecimal() and int(length[:20]) > MAX_BYTES:
+        raise PayloadTooLarge(MAX_BYTES)
+    data = bytearray()
+    async for chunk in request.stream():
+        data += chunk
+        if len(data) > MAX_BYTES:
+            raise PayloadTooLarge(MAX_BYTES)
+    return bytes(data)
+
+
+def _parse(data: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(data.decode("utf-8"), object_pairs_hook=_unique_members, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise InvalidRequest("The body is nested too deeply.") from None
+    except _DuplicateMember:
+        raise InvalidRequest("The body holds a member twice.") from None
+    except ValueError:
+        raise InvalidRequest("The body is not JSON.") from None
+    if not isinstance(value, dict):
+        raise InvalidRequest("The body is not a JSON object.")
+    return value
+
+
+def _validated(model: type[_Body], members: dict[str, Any]) -> _Body:
+    try:
+        return model.model_validate(members)
+    except ValidationError as exc:
+        wrong: dict[str, str] = {}
+        unknown = False
+        for error in exc.errors(include_url=False, include_context=False, include_input=False):
+            if error["type"] == "extra_forbidden":
+                unknown = True  # its name is the client's text: it is not repeated
+            elif error["loc"]:
+                message = "is required" if error["type"] == "missing" else error["msg"]
+                wrong.setdefault(str(error["loc"][0]), message.removeprefix("Value error, "))
+            else:
+                wrong.setdefault("(body)", error["msg"].removeprefix("Value error, "))
+        detail = "These fields are wrong: " + ", ".join(wrong) + "." if wrong else ""
+        if unknown:
+            known = ", ".join(model.model_fields)
+            detail = f"{detail} The body holds a member that is not one of: {known}.".strip()
+        raise InvalidRequest(detail, fields=tuple(wrong.items())) from None
+
+
+class _DuplicateMember(ValueError):
+    pass
+
+
+def _unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise _DuplicateMember
+    return members
+
+
+def _refuse_constant(_name: str) -> Never:
+    raise ValueError

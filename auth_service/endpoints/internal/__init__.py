@@ -1,0 +1,1 @@
+"""The internal port: health and metrics. Never behind the ingress."""

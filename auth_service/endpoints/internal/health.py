@@ -1,0 +1,57 @@
+"""The probes of the internal port. Liveness touches nothing: restarting this process would not mend a store."""
+
+import json
+from collections.abc import Awaitable, Callable, Iterable
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from auth_service.endpoints.operation import Answer, Operation
+from auth_service.errors import Unavailable
+from auth_service.readiness import Readiness
+
+Check = Callable[[], Awaitable[object]]
+
+
+class HealthEndpoints:
+    """`/healthz`, `/readyz` and `/startupz`."""
+
+    def __init__(self, *, readiness: Readiness, stores: dict[str, Check]) -> None:
+        self._readiness = readiness
+        self._stores = stores
+
+    def operations(self) -> Iterable[Operation]:
+        health = {200: Answer("Yes.", {"type": "object"}), 503: Answer("No.", {"type": "object"})}
+        yield Operation("GET", "/healthz", self.alive, "Is the process alive?", "Health", {200: health[200]})
+        yield Operation("GET", "/readyz", self.ready, "May it be sent traffic?", "Health", health)
+        yield Operation("GET", "/startupz", self.started, "Has everything answered once?", "Health", health)
+
+    async def alive(self, _request: Request) -> Response:
+        return _answer(200, {"status": "alive"})
+
+    async def ready(self, _request: Request) -> Response:
+        """Ready while it holds signing keys and is not draining. A store that is down is named but changes nothing:
+        all replicas share the stores, and taking every one out of service would take the JWKS with them."""
+        stores = {}
+        for name, check in self._stores.items():
+            try:
+                await check()
+                stores[name] = "up"
+            except Unavailable:
+                stores[name] = "down"
+        readiness = self._readiness
+        status = "draining" if readiness.draining else "ready" if readiness.ready else "starting"
+        return _answer(200 if readiness.ready else 503, {"status": status, "stores": stores})
+
+    async def started(self, _request: Request) -> Response:
+        readiness = self._readiness
+        body: dict[str, object] = {
+            "status": "started" if readiness.started else "starting",
+            "answered": sorted(readiness.answered),
+            "problems": readiness.problems,
+        }
+        return _answer(200 if readiness.started else 503, body)
+
+
+def _answer(status: int, body: dict[str, object]) -> Response:
+    return Response(json.dumps(body), status, {"Retry-After": "1"} if status == 503 else None, "application/json")

@@ -1,0 +1,1 @@
+"""The public port: accounts, sessions, discovery and documentation. One file per resource."""

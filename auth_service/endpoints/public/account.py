@@ -1,0 +1,112 @@
+"""`/user/me` and `/user/password`: the signed-in user's own account."""
+
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from auth_service.accounts import names
+from auth_service.accounts.names import NameRefused
+from auth_service.accounts.password_rules import require_strong
+from auth_service.accounts.users import Users
+from auth_service.endpoints import schemas
+from auth_service.endpoints.bearer import BearerAuthentication
+from auth_service.endpoints.body import parse_body
+from auth_service.endpoints.json_response import json_response
+from auth_service.endpoints.operation import Answer, Operation
+from auth_service.errors import InvalidRequest
+
+_T = TypeVar("_T")
+
+
+class AccountEndpoints:
+    """Reading and changing the account that bears the access token."""
+
+    def __init__(self, *, users: Users, bearer: BearerAuthentication, password_min_length: int) -> None:
+        self._users = users
+        self._bearer = bearer
+        self._password_min_length = password_min_length
+
+    def operations(self) -> Iterable[Operation]:
+        yield Operation(
+            "GET",
+            "/user/me",
+            self.read,
+            "Who am I",
+            "Accounts",
+            {200: Answer("The user.", schemas.User)},
+            problems=(401,),
+            credentials=("bearer",),
+            anonymous=False,
+            slash_too=True,
+        )
+        yield Operation(
+            "PATCH",
+            "/user/me",
+            self.change,
+            "Change one's user name or e-mail address",
+            "Accounts",
+            {200: Answer("The user as changed.", schemas.User)},
+            problems=(401, 409),
+            body=schemas.AccountChange,
+            credentials=("bearer",),
+            anonymous=False,
+            slash_too=True,
+        )
+        yield Operation(
+            "POST",
+            "/user/password",
+            self.change_password,
+            "Change one's password and end every other session",
+            "Accounts",
+            {204: Answer("The password is changed.")},
+            problems=(401, 422),
+            body=schemas.PasswordChange,
+            credentials=("bearer",),
+            anonymous=False,
+            slash_too=True,
+        )
+
+    async def read(self, request: Request) -> Response:
+        bearer = await self._bearer.authenticate(request)
+        return json_response(schemas.User.of(bearer.subject))
+
+    async def change(self, request: Request) -> Response:
+        body = await parse_body(request, schemas.AccountChange)
+        bearer = await self._bearer.authenticate(request)
+        username = _name("username", names.username, body.username)
+        email = _name("email", names.email, body.email)
+        if email is not None:
+            if body.current_password is None:
+                raise InvalidRequest(
+                    "A new e-mail address needs the current password.", fields=(("current_password", "is required"),)
+                )
+            await self._users.require_password(bearer.subject.id, body.current_password)
+        changed = await self._users.rename(bearer.subject.id, username=username, email=email)
+        return json_response(schemas.User.of(changed))
+
+    async def change_password(self, request: Request) -> Response:
+        body = await parse_body(request, schemas.PasswordChange)
+        bearer = await self._bearer.authenticate(request)
+        require_strong(
+            body.new_password,
+            min_length=self._password_min_length,
+            username=bearer.subject.username,
+            email=bearer.subject.email,
+            field="new_password",
+        )
+        await self._users.change_password(
+            bearer.subject.id,
+            current=body.current_password,
+            new=body.new_password,
+            keep_session=bearer.session.id,
+        )
+        return Response(status_code=204)
+
+
+def _name(field: str, check: Callable[[str], _T], text: str | None) -> _T | None:
+    try:
+        return None if text is None else check(text)
+    except NameRefused as exc:
+        raise InvalidRequest(f"These fields are wrong: {field}.", fields=((field, str(exc)),)) from None

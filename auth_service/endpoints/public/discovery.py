@@ -1,0 +1,73 @@
+"""Discovery: the JWKS (RFC 7517) and the metadata (RFC 8414), both answered from memory."""
+
+import json
+from collections.abc import Iterable
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from auth_service.endpoints.operation import Answer, Operation
+from auth_service.errors import Unavailable
+from auth_service.keys.key_ring import KeyRing
+
+JWKS_MAX_AGE = 300
+"""Seconds. A key is published at least twice as long before it may sign."""
+
+JWKS_PATH = "/.well-known/jwks.json"
+METADATA_PATHS = ("/.well-known/oauth-authorization-server", "/.well-known/openid-configuration")
+
+
+class DiscoveryEndpoints:
+    """What a verifier needs to know of this issuer, given its name alone."""
+
+    def __init__(self, *, issuer: str, keys: KeyRing) -> None:
+        self._keys = keys
+        # Absolute addresses come from the configuration, never from a Host header.
+        self._metadata = json.dumps(
+            {
+                "issuer": issuer,
+                "jwks_uri": f"{issuer}{JWKS_PATH}",
+                "response_types_supported": [],
+                "grant_types_supported": [],
+                "service_documentation": f"{issuer}/docs",
+            }
+        ).encode()
+
+    def operations(self) -> Iterable[Operation]:
+        jwks = Answer("The public keys.", {"type": "object", "required": ["keys"]})
+        yield Operation(
+            "GET",
+            JWKS_PATH,
+            self.jwks,
+            "The keys that verify this issuer's tokens",
+            "Discovery",
+            {200: jwks, 304: Answer("They have not changed.")},
+        )
+        for path in METADATA_PATHS:
+            yield Operation(
+                "GET",
+                path,
+                self.metadata,
+                "What this issuer offers, and where",
+                "Discovery",
+                {200: Answer("The metadata.", {"type": "object", "required": ["issuer", "jwks_uri"]})},
+            )
+
+    async def jwks(self, request: Request) -> Response:
+        if not len(self._keys):
+            # An empty set would be a wrong answer: verifiers would drop the keys they hold.
+            raise Unavailable("no keys yet")
+        headers = {"ETag": self._keys.etag, "Cache-Control": f"public, max-age={JWKS_MAX_AGE}"}
+        if _matches(request.headers.get("if-none-match", ""), self._keys.etag):
+            return Response(status_code=304, headers=headers)
+        return Response(self._keys.jwks, headers=headers, media_type="application/json")
+
+    async def metadata(self, _request: Request) -> Response:
+        headers = {"Cache-Control": f"public, max-age={JWKS_MAX_AGE}"}
+        return Response(self._metadata, headers=headers, media_type="application/json")
+
+
+def _matches(if_none_match: str, etag: str) -> bool:
+    """Weak comparison (RFC 9110 §13.1.2)."""
+    candidates = [candidate.strip().removeprefix("W/") for candidate in if_none_match.split(",")]
+    return etag in candidates or "*" in candidates

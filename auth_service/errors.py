@@ -1,0 +1,170 @@
+"""Everything this service may refuse a caller with, as one tree. `endpoints/problems.py` renders it.
+
+    ServiceError                    status, code, detail: what the caller is told
+    ├── InvalidRequest              400, with the fields of ours that are wrong
+    ├── InvalidCredentials          401, one answer for unknown, wrong and disabled
+    ├── InvalidBearer               401, RFC 6750 §3
+    ├── RefreshRefused              401, with why
+    ├── OriginRefused               403, with which rule
+    ├── NotFound                    404
+    ├── Taken                       409, with what
+    ├── PayloadTooLarge             413
+    ├── UnsupportedMediaType        415
+    ├── WeakPassword                422, with the rule that was not met
+    └── Unavailable                 503 + Retry-After
+
+`reason` is for the log alone. Neither it nor `detail` ever holds input, a token or a secret.
+"""
+
+from typing import ClassVar, Literal
+
+
+class ServiceError(Exception):
+    """A refusal. Its text is the private `reason`; `detail` is what the caller reads."""
+
+    status: ClassVar[int]
+    code: str
+    detail: str
+    fields: tuple[tuple[str, str], ...] = ()
+    """Pairs of a field of ours and what is wrong with it."""
+    retry_after: int | None = None
+    """Seconds."""
+
+    def __init__(self, reason: str = "") -> None:
+        super().__init__(reason or self.detail)
+        self.reason = str(self)
+
+
+class InvalidRequest(ServiceError):
+    """The request is not one of ours. `fields` names the members that are wrong."""
+
+    status = 400
+    code = "invalid_request"
+
+    def __init__(self, detail: str, *, fields: tuple[tuple[str, str], ...] = ()) -> None:
+        self.detail = detail
+        self.fields = fields
+        super().__init__()
+
+
+class InvalidCredentials(ServiceError):
+    """The name or the password is wrong, or the account is disabled: the caller is not told which."""
+
+    status = 401
+    code = "invalid_credentials"
+    detail = "The account or the password is not right."
+
+
+class InvalidBearer(ServiceError):
+    """The access token is missing, not good, or its session has ended."""
+
+    status = 401
+    code = "invalid_token"
+
+    def __init__(self, reason: str, *, presented: bool = True) -> None:
+        self.presented = presented
+        self.detail = (
+            "The access token is expired, revoked or not valid." if presented else "An access token is needed."
+        )
+        super().__init__(reason)
+
+
+RefreshRefusal = Literal["invalid_token", "refresh_token_expired", "refresh_token_reused", "refresh_token_revoked"]
+
+
+class RefreshRefused(ServiceError):
+    """The refresh token is refused. Only `refresh_token_reused` changed anything: it ended the session."""
+
+    status = 401
+    _DETAILS: ClassVar[dict[RefreshRefusal, str]] = {
+        "invalid_token": "The refresh token is missing or not valid.",
+        "refresh_token_expired": "The refresh token or its session has expired: sign in again.",
+        "refresh_token_reused": "The refresh token was used before, so its session has been ended: sign in again.",
+        "refresh_token_revoked": "The session of this refresh token has ended: sign in again.",
+    }
+
+    def __init__(self, code: RefreshRefusal, reason: str = "") -> None:
+        self.code = code
+        self.detail = self._DETAILS[code]
+        if code == "invalid_token":
+            self.fields = (("refresh_token", "missing or not valid"),)
+        super().__init__(reason)
+
+
+class OriginRefused(ServiceError):
+    """A cookie may not be used or set from where this request comes."""
+
+    status = 403
+    _DETAILS: ClassVar[dict[str, str]] = {
+        "origin_not_allowed": "The cookie transport needs an Origin from the configured list.",
+        "cookie_needs_same_site": "A browser drops a SameSite cookie on a cross-site request: serve the page and this "
+        "service from one site, or use the body transport.",
+    }
+
+    def __init__(self, code: Literal["origin_not_allowed", "cookie_needs_same_site"]) -> None:
+        self.code = code
+        self.detail = self._DETAILS[code]
+        super().__init__()
+
+
+class NotFound(ServiceError):
+    """There is no such thing, or it is somebody else's."""
+
+    status = 404
+    code = "not_found"
+    detail = "There is nothing here."
+
+
+class Taken(ServiceError):
+    """Another account has this e-mail address or user name."""
+
+    status = 409
+
+    def __init__(self, field: Literal["email", "username"]) -> None:
+        self.code = f"{field}_taken"
+        self.detail = f"Another account has this {'e-mail address' if field == 'email' else 'user name'}."
+        self.fields = ((field, "taken"),)
+        super().__init__()
+
+
+class PayloadTooLarge(ServiceError):
+    """The body is over the limit."""
+
+    status = 413
+    code = "payload_too_large"
+
+    def __init__(self, limit: int) -> None:
+        self.detail = f"The body is larger than {limit} bytes."
+        super().__init__()
+
+
+class UnsupportedMediaType(ServiceError):
+    """The body is not JSON."""
+
+    status = 415
+    code = "unsupported_media_type"
+    detail = "The body must be application/json."
+
+
+class WeakPassword(ServiceError):
+    """The new password does not meet the rules; `detail` says which one."""
+
+    status = 422
+    code = "weak_password"
+
+    def __init__(self, detail: str, *, field: str) -> None:
+        self.detail = detail
+        self.fields = ((field, detail),)
+        super().__init__()
+
+
+class Unavailable(ServiceError):
+    """Something this service needs is away or too busy. Nothing was spent: the same request may be sent again."""
+
+    status = 503
+    code = "unavailable"
+    detail = "The service cannot answer now. Nothing was changed: try again."
+
+    def __init__(self, reason: str, *, retry_after: int = 1) -> None:
+        self.retry_after = retry_after
+        super().__init__(reason)

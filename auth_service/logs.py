@@ -1,0 +1,79 @@
+"""Logging: structlog, as JSON for machines or in colours for people, with a request id on every line.
+
+Only allow-listed fields pass, and an exception is logged as its type and frames: messages of libraries quote input.
+"""
+
+import logging
+import sys
+import traceback
+from typing import Literal
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+_FIELDS = frozenset(
+    {
+        "address", "count", "duration_ms", "error", "event", "exc_info", "frames", "kid", "level", "logger", "method",
+        "outcome", "pid", "port", "problem", "reason", "request_id", "route", "sid", "status", "store", "sub",
+        "timestamp", "version", "workers",
+    }
+)  # fmt: skip
+
+# Libraries whose DEBUG lines hold values, or whose INFO lines only repeat ours.
+_QUIET = {"tortoise": logging.WARNING, "asyncpg": logging.WARNING, "asyncio": logging.WARNING, "uvicorn": logging.INFO}
+
+
+def configure_logging(*, level: str, style: Literal["json", "console"]) -> None:
+    """Send structlog and the standard library's loggers to standard output in one form. For this whole process."""
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _only_known_fields,
+    ]
+    if style == "json":
+        ending: list[Processor] = [
+            _exception_as_frames,
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            structlog.processors.JSONRenderer(ensure_ascii=True),  # escapes CR, LF and ESC: no forged lines
+        ]
+    else:
+        ending = [
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty(), pad_event_to=24),
+        ]
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=ending))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    for name, least in _QUIET.items():
+        logging.getLogger(name).setLevel(max(least, root.level))
+
+
+def _only_known_fields(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    return {name: value for name, value in event.items() if name in _FIELDS or name.startswith("_")}
+
+
+def _exception_as_frames(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    exc_info = event.pop("exc_info", None)
+    if exc_info is True:
+        exc_info = sys.exc_info()
+    exc = exc_info[1] if isinstance(exc_info, tuple) else exc_info
+    if isinstance(exc, BaseException):
+        event["error"] = type(exc).__name__
+        event["frames"] = [
+            f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(exc.__traceback__)
+        ]
+    return event

@@ -1,0 +1,40 @@
+"""The metrics of the service and how they are exposed. Each label has a small, fixed set of values: never input."""
+
+import os
+
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.multiprocess import MultiProcessCollector
+
+HTTP_REQUESTS = Counter("auth_http_requests", "HTTP requests by route template.", ["method", "route", "status"])
+HTTP_SECONDS = Histogram(
+    "auth_http_request_duration_seconds",
+    "Time from the request's first byte to the end of the answer.",
+    ["route"],
+    buckets=(0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
+)
+TOKENS_ISSUED = Counter("auth_tokens_issued", "Tokens issued by grant and kind.", ["grant", "kind"])
+REFRESHES = Counter("auth_refreshes", "Refresh attempts by outcome.", ["outcome"])
+LOGINS = Counter("auth_logins", "Login attempts by outcome.", ["outcome"])
+REVOCATIONS = Counter("auth_revocations", "Revocations written to the journal, by kind and reason.", ["kind", "reason"])
+STORE_FAILURES = Counter("auth_store_failures", "Operations that a store did not answer.", ["store"])
+CHECKPOINT_SESSIONS = Counter("auth_checkpoint_sessions", "Sessions whose generation was written to PostgreSQL.")
+HASH_SECONDS = Histogram(
+    "auth_password_hash_seconds",
+    "Time of one password hash or check, waiting included.",
+    buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
+)
+HASH_REFUSED = Counter("auth_password_hash_refused", "Password checks refused because the queue was full.")
+
+
+def exposition(accept: str) -> tuple[bytes, str]:
+    """The metrics in the format that `accept` asks for (Prometheus text or OpenMetrics), and its content type.
+
+    With several workers every process answers for all of them.
+    """
+    registry = REGISTRY
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    encode, content_type = choose_encoder(accept)
+    return encode(registry), content_type

@@ -1,0 +1,83 @@
+"""The tables, as Tortoise models. Migrations are made from them; the hot reads are plain SQL beside their nouns.
+
+To change the schema: edit a model, then `tortoise -c auth_service.stores.schema.TORTOISE makemigrations`.
+"""
+
+from tortoise import fields
+from tortoise.indexes import Index
+from tortoise.models import Model
+
+
+class User(Model):
+    """An account. `username_key` and `email_key` are the normalised forms; uniqueness is decided on them."""
+
+    id = fields.UUIDField(primary_key=True)
+    username = fields.CharField(max_length=64)
+    username_key = fields.CharField(max_length=255, unique=True)
+    email = fields.CharField(max_length=254)
+    email_key = fields.CharField(max_length=1024, unique=True)
+    password_hash = fields.CharField(max_length=512)
+    granted_scopes = fields.TextField(default="", db_default="")  # space-separated, beyond AUTH_DEFAULT_SCOPES
+    created_at = fields.DatetimeField()
+    last_login_at = fields.DatetimeField(null=True)
+    disabled_at = fields.DatetimeField(null=True)
+
+    class Meta:
+        table = "users"
+
+
+class Session(Model):
+    """One login and its refresh tokens. `generation` and `rotated_at` are a checkpoint: Redis may be ahead."""
+
+    id = fields.UUIDField(primary_key=True)
+    user: fields.ForeignKeyRelation[User] = fields.ForeignKeyField(
+        "auth_service.User", related_name="sessions", on_delete=fields.CASCADE
+    )
+    client_id = fields.CharField(max_length=64)
+    transport = fields.CharField(max_length=8)  # "body" or "cookie"
+    scope = fields.TextField()
+    created_at = fields.DatetimeField()  # also `auth_time`
+    expires_at = fields.DatetimeField()  # absolute: no refresh extends it
+    generation = fields.IntField(default=1, db_default=1)
+    rotated_at = fields.DatetimeField(null=True)  # null: not yet rotated
+    last_used_at = fields.DatetimeField()
+    ip = fields.CharField(max_length=45, null=True)
+    user_agent = fields.CharField(max_length=256, null=True)
+    revoked_at = fields.DatetimeField(null=True)
+    revoked_reason = fields.CharField(max_length=32, null=True)
+
+    class Meta:
+        table = "sessions"
+        indexes = (Index(fields=("user_id",), name="sessions_user_id"),)
+
+
+class Revocation(Model):
+    """The journal: what may no longer be used, although its signature is good.
+
+    No foreign key: deleting a user or a session must not forget that its tokens are dead.
+    """
+
+    id = fields.BigIntField(primary_key=True)
+    kind = fields.CharField(max_length=1)  # s session, j token, c client, k key
+    claim = fields.CharField(max_length=255)
+    reason = fields.CharField(max_length=32)
+    revoked_at = fields.DatetimeField()
+    expires_at = fields.DatetimeField()  # when the entry may be forgotten
+
+    class Meta:
+        table = "revocations"
+        unique_together = (("kind", "claim"),)
+        indexes = (Index(fields=("revoked_at",), name="revocations_revoked_at"),)
+
+
+class SigningKey(Model):
+    """A signing key. `private_key` is encrypted; the ring holds what is decrypted."""
+
+    kid = fields.CharField(max_length=64, primary_key=True)
+    public_key = fields.BinaryField()  # SubjectPublicKeyInfo, DER
+    private_key = fields.BinaryField(null=True)  # PKCS #8 DER inside Fernet; null once it may not sign any more
+    created_at = fields.DatetimeField()
+    signs_from = fields.DatetimeField()
+
+    class Meta:
+        table = "signing_keys"

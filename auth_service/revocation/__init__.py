@@ -1,0 +1,1 @@
+"""Revocation: the journal in PostgreSQL that outlives everything else. The feed to verifiers will stand beside it."""

@@ -1,0 +1,105 @@
+"""The server: two listening sockets, one or several processes, and how they stop."""
+
+import functools
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Callable
+from types import FrameType
+
+import structlog
+import uvicorn
+from uvicorn.supervisors import Multiprocess
+
+from auth_service import __version__
+from auth_service.app import Application, create_app
+from auth_service.logs import configure_logging
+from auth_service.settings import Settings, split_address
+
+_GRACE = 20  # seconds for requests in flight: under Kubernetes' thirty
+
+_log = structlog.get_logger(__name__)
+
+ApplicationFactory = Callable[[Settings], Application]
+
+
+class PortBusy(Exception):
+    """A port that a setting names cannot be bound."""
+
+
+def serve(settings: Settings, *, factory: ApplicationFactory = create_app) -> None:
+    """Serve both ports until SIGTERM or SIGINT, then finish what is in flight and return.
+
+    Raises PortBusy before anything is started. `factory` must be importable by name: each worker calls it.
+    """
+    public = bind(settings.listen, "AUTH_LISTEN")
+    internal = bind(settings.internal_listen, "AUTH_INTERNAL_LISTEN")
+    configure_logging(level=settings.log_level, style=settings.log_format)
+    config = uvicorn.Config(
+        functools.partial(_application, settings, factory, internal.getsockname()[1]),
+        factory=True,
+        workers=settings.workers,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        http="httptools",
+        ws="none",
+        loop="uvloop" if sys.platform != "win32" else "asyncio",
+        # Our own edge decides whose forwarding headers are believed.
+        proxy_headers=False,
+        timeout_graceful_shutdown=_GRACE,
+    )
+    _log.info(
+        "listening",
+        address=f"http://{_shown(public)}",
+        port=internal.getsockname()[1],
+        workers=settings.workers,
+        version=__version__,
+    )
+    sockets = [public, internal]
+    if settings.workers > 1:
+        # Read by prometheus_client when a worker starts Python anew, so that each answers for all of them.
+        directory = os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="auth-service-metrics-")
+        try:
+            Multiprocess(config, sockets).run()
+        finally:
+            shutil.rmtree(directory, ignore_errors=True)
+    else:
+        # uvicorn raises the signal again once it has stopped: a stop that was asked for is not a failure.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, _ignore)
+        uvicorn.Server(config).run(sockets)
+
+
+def bind(address: str, setting: str) -> socket.socket:
+    """A socket bound to `address`. Raises PortBusy, which names the setting."""
+    host, port = split_address(address)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((host, port))
+    except OSError as exc:
+        bound.close()
+        raise PortBusy(f"cannot listen on {address} ({exc.strerror}): stop what does, or change {setting}") from exc
+    bound.set_inheritable(True)
+    return bound
+
+
+def _application(settings: Settings, factory: ApplicationFactory, internal_port: int) -> Application:
+    configure_logging(level=settings.log_level, style=settings.log_format)  # again: a worker is a new process
+    application = factory(settings)
+    application.internal_port = internal_port
+    return application
+
+
+def _shown(bound: socket.socket) -> str:
+    host, port = bound.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _ignore(_number: int, _frame: FrameType | None) -> None:
+    return

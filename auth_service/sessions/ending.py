@@ -1,0 +1,79 @@
+"""Ending sessions: durably in PostgreSQL first, then in Redis. Every way a session ends goes through here.
+
+The row and its journal entry are one transaction; once that is committed the answer may be given, whatever Redis says:
+a refresh token of the session meets the row, an access token meets the journal.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+import structlog
+
+from auth_service.errors import Unavailable
+from auth_service.revocation import journal
+from auth_service.sessions.rotation import RotationStore
+from auth_service.sessions.session import EndReason
+from auth_service.stores.database import Database, Statements, read_time
+
+# The user's row must have been changed or locked before this runs, so that no login can add a session unseen. Rows are
+# locked in the order of their ids, as `checkpoint.py` does.
+_END_ALL = """
+WITH doomed AS (
+    SELECT id FROM sessions WHERE user_id = $1 AND revoked_at IS NULL AND id IS DISTINCT FROM $4::uuid
+    ORDER BY id FOR NO KEY UPDATE
+)
+UPDATE sessions SET revoked_at = $2, revoked_reason = $3 WHERE id IN (SELECT id FROM doomed) RETURNING id
+"""
+
+_PUSH_TIMEOUT = 1.0  # seconds: a Redis that hangs must not hold up a logout
+
+_log = structlog.get_logger(__name__)
+
+
+class SessionEnding:
+    """Ends sessions. Raises Unavailable when PostgreSQL is away; Redis being away changes nothing."""
+
+    def __init__(self, database: Database, rotations: RotationStore) -> None:
+        self._database = database
+        self._rotations = rotations
+
+    async def end(self, session_ids: Sequence[UUID], *, reason: EndReason) -> None:
+        """End these sessions. One that has ended stays as it is; one whose row is gone is journaled all the same."""
+        if not session_ids:
+            return
+        ordered = sorted(set(session_ids))
+        async with self._database.transaction() as transaction:
+            now = await read_time(transaction, self._database.clock)
+            for session_id in ordered:
+                await transaction.rows(
+                    "UPDATE sessions SET revoked_at = $2, revoked_reason = $3 WHERE id = $1 AND revoked_at IS NULL",
+                    session_id,
+                    now,
+                    reason,
+                )
+            await journal.revoke(transaction, "s", map(str, ordered), reason=reason, now=now)
+        await self.announce(ordered)
+
+    async def end_all_of_user(
+        self, transaction: Statements, user_id: UUID, *, reason: EndReason, now: datetime, keep: UUID | None = None
+    ) -> list[UUID]:
+        """End a user's sessions but `keep`, inside the caller's transaction, which has changed the user's row already.
+
+        Returns their ids: hand them to `announce` once the transaction is committed.
+        """
+        rows = await transaction.rows(_END_ALL, user_id, now, reason, keep)
+        ended = [row["id"] for row in rows]
+        await journal.revoke(transaction, "s", map(str, ended), reason=reason, now=now)
+        return ended
+
+    async def announce(self, session_ids: list[UUID]) -> None:
+        """Tell Redis about sessions whose end is committed. Never fails: PostgreSQL has the last word."""
+        if not session_ids:
+            return
+        try:
+            async with asyncio.timeout(_PUSH_TIMEOUT):
+                await self._rotations.forget(session_ids)
+        except (Unavailable, TimeoutError) as exc:
+            _log.warning("redis_not_told_of_ended_sessions", reason=str(exc), count=len(session_ids))

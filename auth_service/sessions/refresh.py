@@ -1,0 +1,112 @@
+"""Refresh: the whole protocol, from a presented refresh token to the next one.
+
+The order matters. PostgreSQL is read before Redis is changed, so a failure in between spends nothing, and the time
+that dates everything is the one that was read with the session.
+"""
+
+import structlog
+
+from auth_service.errors import OriginRefused, RefreshRefused
+from auth_service.keys.key_ring import KeyRing
+from auth_service.metrics import REFRESHES
+from auth_service.sessions.checkpoint import CheckpointWriter
+from auth_service.sessions.ending import SessionEnding
+from auth_service.sessions.issuing import IssuedTokens, TokenIssuer
+from auth_service.sessions.rotation import Generation, Outcome, RotationStore
+from auth_service.sessions.session import Session, Standing
+from auth_service.sessions.store import SessionStore
+from auth_service.tokens.refresh_token import RefreshToken
+from auth_service.tokens.subject import Subject
+from auth_service.verifier.errors import InvalidToken
+
+_log = structlog.get_logger(__name__)
+
+
+class RefreshProtocol:
+    """Exchanges a refresh token for new tokens (RFC 6749 §6, RFC 9700 §4.14.2)."""
+
+    def __init__(
+        self,
+        *,
+        issuer: str,
+        keys: KeyRing,
+        sessions: SessionStore,
+        rotations: RotationStore,
+        checkpoints: CheckpointWriter,
+        ending: SessionEnding,
+        tokens: TokenIssuer,
+    ) -> None:
+        self._issuer = issuer
+        self._keys = keys
+        self._sessions = sessions
+        self._rotations = rotations
+        self._checkpoints = checkpoints
+        self._ending = ending
+        self._tokens = tokens
+
+    async def refresh(self, refresh_token: str, *, cookie_refusal: OriginRefused | None = None) -> IssuedTokens:
+        """New tokens for the session of `refresh_token`.
+
+        `cookie_refusal` is raised, before anything is spent, if the session's transport is the cookie. Raises
+        RefreshRefused, and Unavailable with nothing spent.
+        """
+        started = self._rotations.started()
+        try:
+            token = RefreshToken.parse(refresh_token, keys=self._keys, issuer=self._issuer)
+        except InvalidToken as exc:
+            raise _refusal("invalid_token", str(exc)) from None
+        standing = await self._sessions.standing(token.session_id)
+        session, subject = _permitted(token, standing)
+        if session.transport == "cookie" and cookie_refusal is not None:
+            raise cookie_refusal
+        rotation = await self._rotations.rotate(
+            session.id,
+            token.generation,
+            checkpoint=Generation(session.generation, session.rotated_at),
+            now=standing.now,
+            started=started,
+        )
+        REFRESHES.labels(outcome=rotation.outcome.value).inc()
+        if rotation.outcome is Outcome.REUSED:
+            # RFC 9700 §4.14.2: thief and owner cannot be told apart, so this session ends, and this one alone.
+            await self._ending.end([session.id], reason="reuse")
+            _log.warning("refresh_token_reused", sid=str(session.id), sub=str(session.user_id))
+            raise RefreshRefused("refresh_token_reused")
+        if rotation.outcome in (Outcome.ROTATED, Outcome.ADOPTED):
+            self._checkpoints.note(session.id, rotation.current)
+        return self._tokens.issue(
+            session,
+            subject,
+            generation=rotation.current.number,
+            now=standing.now,
+            grant="refresh",
+            new=rotation.outcome in (Outcome.ROTATED, Outcome.REPLAYED),
+        )
+
+
+def _permitted(token: RefreshToken, standing: Standing) -> tuple[Session, Subject]:
+    """The session that `token` may refresh now. Raises RefreshRefused."""
+    session, subject = standing.session, standing.subject
+    if session is None or subject is None:
+        raise _refusal("refresh_token_revoked", "no such session")
+    if (session.user_id, session.client_id) != (token.subject, token.client_id):
+        raise _refusal("invalid_token", "the session is another user's or client's")
+    if session.revoked_at is not None:
+        raise _refusal("refresh_token_revoked", "the session has ended")
+    if token.expires_at <= standing.now or session.expires_at <= standing.now:
+        raise _refusal("refresh_token_expired", "the token or its session has expired")
+    if standing.user_disabled:
+        raise _refusal("refresh_token_revoked", "the user is disabled")
+    return session, subject
+
+
+_OUTCOMES = {
+    "invalid_token": "invalid",
+    "refresh_token_revoked": "revoked",
+    "refresh_token_expired": "expired",
+}
+
+
+def _refusal(code: str, reason: str) -> RefreshRefused:
+    REFRESHES.labels(outcome=_OUTCOMES[code]).inc()
+    return RefreshRefused(code, reason)  # type: ignore[arg-type]

@@ -1,0 +1,145 @@
+"""Rotation: what one use of a refresh token does to its session's generation. One atomic step in Redis.
+
+`current` is the higher of what Redis stores and the checkpoint from PostgreSQL, so a Redis that was flushed, rolled
+back or failed over needs no special case. The presented generation against it:
+
+    presented      within the window after the last rotation     later
+    = current      held: the same generation again               rotated: current + 1
+    = current - 1  replayed: the current generation              reused: theft, the session ends
+    < current - 1  reused                                        reused
+    > current      adopted: Redis has lost writes                adopted
+
+What follows from an outcome is decided in `refresh.py`.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from importlib import resources
+from uuid import UUID
+
+from redis.asyncio import Redis
+
+from auth_service.errors import Unavailable
+from auth_service.stores.redis import redis_failures
+
+PATIENCE = 5.0
+"""Seconds after which a refresh under way is dropped, wherever it waited. Well under the shortest replay window."""
+
+_SCRIPT = resources.files("auth_service.sessions").joinpath("rotate.lua").read_text("utf-8")
+
+
+class Outcome(StrEnum):
+    ROTATED = "rotated"
+    HELD = "held"
+    REPLAYED = "replayed"
+    ADOPTED = "adopted"
+    REUSED = "reused"
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """How often a session has rotated, and when it last did; None: never."""
+
+    number: int
+    rotated_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """What came of one use: the outcome, and the generation that is current after it."""
+
+    outcome: Outcome
+    current: Generation
+
+
+class RotationStore:
+    """The live generations, one Redis key a session. Every method raises Unavailable when Redis is away."""
+
+    def __init__(
+        self,
+        redis: "Redis",
+        *,
+        window: timedelta,
+        idle_life: timedelta,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._redis = redis
+        self._script = redis.register_script(_SCRIPT)
+        self._window = _milliseconds(window)
+        self._life = _milliseconds(idle_life + window)
+        self._monotonic = monotonic
+        # The node's clock minus ours, in milliseconds, as last seen in an answer. Only ever used to recognise a command
+        # that came late; where the guess is wrong (another node after a failover) the command is sent once more.
+        self._node_ahead: float | None = None
+
+    def started(self) -> float:
+        """The moment at which a refresh begins, to be handed to `rotate`."""
+        return self._monotonic()
+
+    async def rotate(
+        self, session_id: UUID, presented: int, *, checkpoint: Generation, now: datetime, started: float
+    ) -> Rotation:
+        """Use generation `presented` of a session at `now`.
+
+        Raises Unavailable, with nothing spent, when more than `PATIENCE` has passed since `started`.
+        """
+        for _attempt in range(2):
+            moment = self._monotonic()
+            if moment - started > PATIENCE:
+                raise Unavailable("a refresh waited too long")
+            not_after = 0.0
+            if self._node_ahead is not None:
+                not_after = (started + PATIENCE) * 1000 + self._node_ahead
+            with redis_failures():
+                outcome, number, rotated_at, node_now = await self._script(
+                    keys=[_key(session_id)],
+                    args=[
+                        presented,
+                        checkpoint.number,
+                        _epoch(checkpoint.rotated_at),
+                        _epoch(now),
+                        self._window,
+                        self._life,
+                        int(not_after),
+                    ],
+                )
+            self._node_ahead = node_now - self._monotonic() * 1000
+            if outcome != b"late":
+                return Rotation(Outcome(outcome.decode()), Generation(number, _moment(rotated_at)))
+        raise Unavailable("a refresh came late to Redis")
+
+    async def forget(self, session_ids: list[UUID]) -> None:
+        """Drop the keys of ended sessions. Each is its own command: a cluster has no others."""
+        with redis_failures():
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                for session_id in session_ids:
+                    pipeline.delete(_key(session_id))
+                await pipeline.execute()
+
+    async def answers(self) -> None:
+        """Return if Redis answers; raises Unavailable otherwise."""
+        with redis_failures():
+            await self._redis.ping()
+
+
+def _key(session_id: UUID) -> str:
+    return f"auth:session:{session_id}"
+
+
+def _milliseconds(duration: timedelta) -> int:
+    return duration // timedelta(milliseconds=1)
+
+
+def _epoch(moment: datetime | None) -> int:
+    """Milliseconds since the epoch; 0 for never."""
+    return 0 if moment is None else (moment - _EPOCH) // timedelta(milliseconds=1)
+
+
+def _moment(epoch: int) -> datetime | None:
+    return _EPOCH + timedelta(milliseconds=epoch) if epoch else None
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -1,0 +1,58 @@
+"""One session as PostgreSQL knows it, and whether it is alive. Reading and writing it is `store.py`'s."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal
+from uuid import UUID
+
+from auth_service.tokens.subject import Subject
+
+Transport = Literal["body", "cookie"]
+"""Where the refresh token travels: in JSON, or only in a cookie that no script can read."""
+
+EndReason = Literal["logout", "reuse", "password_change", "disabled", "deleted", "admin", "replaced"]
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Where a session was opened from, for its owner to recognise it."""
+
+    ip: str | None
+    user_agent: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One login. `generation` and `rotated_at` are the checkpoint: Redis may be ahead of it."""
+
+    id: UUID
+    user_id: UUID
+    client_id: str
+    transport: Transport
+    scope: frozenset[str]
+    created_at: datetime
+    expires_at: datetime
+    generation: int
+    rotated_at: datetime | None
+    last_used_at: datetime
+    client: Client = field(repr=False)
+    revoked_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A session, its user and the time, all from one reading. `session` is None where there is none such."""
+
+    now: datetime
+    session: Session | None
+    subject: Subject | None
+    user_disabled: bool
+
+    @property
+    def alive(self) -> tuple[Session, Subject] | None:
+        """The session and its user, if neither has ended, expired or been disabled."""
+        if self.session is None or self.subject is None or self.user_disabled or self.session.revoked_at is not None:
+            return None
+        if self.session.expires_at <= self.now:
+            return None
+        return self.session, self.subject

@@ -1,0 +1,1 @@
+"""The two stores and the one clock: PostgreSQL, which is the truth, and Redis, which is fast and can be lost."""

@@ -1,0 +1,197 @@
+"""PostgreSQL: the connection pool, transactions with a bound, and which of its failures mean "away".
+
+The statements themselves live with the nouns they are about; the tables are in `models.py`.
+"""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from datetime import datetime
+from typing import Any, Protocol
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import asyncpg
+from tortoise.backends.base.client import BaseDBAsyncClient
+from tortoise.context import TortoiseContext
+from tortoise.exceptions import BaseORMException, DBConnectionError
+
+from auth_service.errors import Unavailable
+from auth_service.metrics import STORE_FAILURES
+from auth_service.stores.clock import Clock
+
+Row = Any
+"""An `asyncpg.Record`: its columns are read by name."""
+
+TIME_LIMIT = 5.0
+"""Seconds that one transaction may take, waiting included. The revocation journal's poll looks back twice as far, so
+no row can be committed too late to be seen."""
+
+# The same bound on the server's side, where a stopped process of ours cannot hold it off.
+_SERVER_SETTINGS = {
+    "application_name": "auth-service",
+    "statement_timeout": "4000",
+    "lock_timeout": "3000",
+    "idle_in_transaction_session_timeout": "4000",
+    "timezone": "UTC",
+}
+
+_AWAY = (
+    OSError,
+    TimeoutError,
+    DBConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.exceptions.OperatorInterventionError,  # shutting down, starting up, a cancelled statement
+    asyncpg.exceptions.InsufficientResourcesError,  # too many connections, disk full
+    asyncpg.exceptions.LockNotAvailableError,
+    asyncpg.exceptions.TransactionRollbackError,  # deadlock, serialization
+    asyncpg.exceptions.ReadOnlySQLTransactionError,  # a demoted primary
+    asyncpg.exceptions.InvalidCatalogNameError,
+    asyncpg.exceptions.InvalidAuthorizationSpecificationError,
+    asyncpg.exceptions.UndefinedTableError,  # not migrated yet: `auth-service check` says so
+    asyncpg.exceptions.UndefinedColumnError,
+)
+
+
+class Statements(Protocol):
+    """What can run a statement: the pool, or one transaction."""
+
+    async def rows(self, sql: str, *values: object) -> Sequence[Row]: ...
+    async def row(self, sql: str, *values: object) -> Row | None: ...
+
+
+class Database:
+    """The pool. Connects at the first statement, and again by itself after a failure.
+
+    Every method raises Unavailable when PostgreSQL is away, too slow, or not migrated.
+    """
+
+    def __init__(self, url: str, clock: Clock, *, pool_size: int = 16) -> None:
+        self.clock = clock
+        self._config = {
+            "connections": {
+                "default": {
+                    "engine": "tortoise.backends.asyncpg",
+                    "credentials": {
+                        **connection_arguments(url),
+                        "minsize": 1,
+                        "maxsize": pool_size,
+                        "timeout": 3.0,
+                        "command_timeout": 4.0,
+                        "server_settings": dict(_SERVER_SETTINGS),
+                        # Nothing of ours leaves state on a connection, so a released one needs no RESET ALL round trip.
+                        "reset": _keep_as_it_is,
+                    },
+                }
+            },
+            "apps": {"auth_service": {"models": ["auth_service.models"], "default_connection": "default"}},
+            "use_tz": True,
+        }
+        self._context = TortoiseContext()
+
+    async def open(self) -> None:
+        """Prepare the models. Connects to nothing yet."""
+        with self._context:
+            await self._context.init(self._config)
+
+    async def close(self) -> None:
+        await self._context.close_connections()
+
+    @contextmanager
+    def models(self) -> Iterator[None]:
+        """Tortoise queries work inside this. The hot statements are plain SQL and need none of it."""
+        with self._context, database_failures():
+            yield
+
+    async def rows(self, sql: str, *values: object) -> Sequence[Row]:
+        """The rows of one statement, on any connection."""
+        with database_failures():
+            async with asyncio.timeout(TIME_LIMIT), self._client().acquire_connection() as connection:
+                return await _rows(connection, sql, values)
+
+    async def row(self, sql: str, *values: object) -> Row | None:
+        """The first row of one statement, or None."""
+        return next(iter(await self.rows(sql, *values)), None)
+
+    async def now(self) -> datetime:
+        """The time, for an operation whose first statement cannot read it itself."""
+        return await read_time(self, self.clock)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Statements]:
+        """A transaction that takes at most `TIME_LIMIT`; rolled back if its body raises."""
+        # Not Tortoise's own: that one loses a connection of the pool for good whenever its BEGIN fails.
+        with database_failures():
+            async with (
+                asyncio.timeout(TIME_LIMIT),
+                self._client().acquire_connection() as connection,
+                connection.transaction(),
+            ):
+                yield _Transaction(connection)
+
+    def _client(self) -> BaseDBAsyncClient:
+        return self._context.connections.get("default")
+
+
+class _Transaction:
+    """Runs statements on the connection of one transaction."""
+
+    def __init__(self, connection: asyncpg.Connection) -> None:
+        self._connection = connection
+
+    async def rows(self, sql: str, *values: object) -> Sequence[Row]:
+        return await _rows(self._connection, sql, values)
+
+    async def row(self, sql: str, *values: object) -> Row | None:
+        return next(iter(await self.rows(sql, *values)), None)
+
+
+async def _rows(connection: asyncpg.Connection, sql: str, values: tuple[object, ...]) -> Sequence[Row]:
+    # Tortoise's `execute_query` would drop the rows of `INSERT … RETURNING`: the driver does not.
+    rows: Sequence[Row] = await connection.fetch(sql, *values)
+    return rows
+
+
+async def read_time(statements: Statements, clock: Clock) -> datetime:
+    """`now`, read from PostgreSQL on these statements' connection."""
+    return clock.now((await statements.rows("SELECT clock_timestamp() AS now"))[0]["now"])
+
+
+@contextmanager
+def database_failures() -> Iterator[None]:
+    """Turn "PostgreSQL is away" into Unavailable; every other failure stays what it is."""
+    try:
+        yield
+    except _AWAY as exc:
+        STORE_FAILURES.labels(store="postgresql").inc()
+        raise Unavailable(f"postgresql: {type(exc).__name__}") from exc
+    except BaseORMException as exc:
+        # Tortoise wraps asyncpg's exceptions; look at what is inside.
+        cause = exc.__cause__
+        if isinstance(cause, _AWAY):
+            STORE_FAILURES.labels(store="postgresql").inc()
+            raise Unavailable(f"postgresql: {type(cause).__name__}") from exc
+        raise
+
+
+def connection_arguments(url: str) -> dict[str, Any]:
+    """What `asyncpg.connect` wants, from a `postgresql://` URL. `sslmode` and `sslrootcert` are understood."""
+    parts = urlsplit(url)
+    options = {name: values[-1] for name, values in parse_qs(parts.query).items()}
+    arguments: dict[str, Any] = {
+        "host": options.get("host") or parts.hostname,
+        "port": parts.port or 5432,
+        "user": unquote(parts.username) if parts.username else None,
+        "password": unquote(parts.password) if parts.password else None,
+        "database": unquote(parts.path.removeprefix("/")) or None,
+    }
+    if "sslrootcert" in options:
+        arguments["ssl"] = ssl.create_default_context(cafile=options["sslrootcert"])
+    elif "sslmode" in options:
+        arguments["ssl"] = options["sslmode"]
+    return arguments
+
+
+async def _keep_as_it_is(_connection: object) -> None:
+    return

@@ -1,0 +1,73 @@
+"""The database schema: bringing it up to date, and saying whether it is.
+
+Tortoise's migrations take no lock of their own, so any number of `migrate` at once would trip over each other: a
+session lock on a connection of its own keeps them in a line.
+"""
+
+from collections.abc import Callable
+
+import asyncpg
+from tortoise.context import TortoiseContext
+from tortoise.migrations.executor import MigrationExecutor, MigrationTarget
+
+from auth_service.stores.database import connection_arguments, database_failures
+
+APP = "auth_service"
+_LOCK = 0x61757468_6D696772  # "authmigr": any number that nothing else in this database locks
+
+
+def tortoise_config(url: str) -> dict[str, object]:
+    """Tortoise's configuration for migrations: no time limits, since a migration may take long."""
+    return {
+        "connections": {
+            "default": {"engine": "tortoise.backends.asyncpg", "credentials": connection_arguments(url)},
+        },
+        "apps": {
+            APP: {
+                "models": ["auth_service.models"],
+                "default_connection": "default",
+                "migrations": "auth_service.migrations",
+            }
+        },
+        "use_tz": True,
+    }
+
+
+async def migrate(url: str, *, applied: Callable[[str], None] = lambda _name: None) -> None:
+    """Apply what is missing; `applied` is told each migration's name. Safe to run any number of times at once.
+
+    Raises Unavailable when PostgreSQL is away.
+    """
+    with database_failures():
+        lock = await asyncpg.connect(**connection_arguments(url), timeout=5)
+        try:
+            await lock.execute("SELECT pg_advisory_lock($1)", _LOCK)
+            async with TortoiseContext() as context:
+                await context.init(tortoise_config(url))
+                executor = _executor(context, url)
+                await executor.migrate(
+                    [MigrationTarget(APP, "__latest__")],
+                    direction="forward",
+                    progress=lambda event, _app, name: applied(name) if event == "apply_done" else None,
+                )
+        finally:
+            await lock.close()
+
+
+async def pending_migrations(url: str) -> list[str]:
+    """The names of the migrations that are not applied yet. Changes nothing. Raises Unavailable."""
+    with database_failures():
+        async with TortoiseContext() as context:
+            await context.init(tortoise_config(url))
+            plan = await _executor(context, url).plan([MigrationTarget(APP, "__latest__")])
+            return [step.migration.name for step in plan]
+
+
+TORTOISE = tortoise_config("postgresql://")
+"""For `tortoise -c auth_service.stores.schema.TORTOISE makemigrations`, which connects to nothing."""
+
+
+def _executor(context: TortoiseContext, url: str) -> MigrationExecutor:
+    apps = tortoise_config(url)["apps"]
+    assert isinstance(apps, dict)
+    return MigrationExecutor(context.connections.get("default"), apps)

@@ -1,0 +1,128 @@
+"""A strict reader of compact JWS (RFC 7515 §3.1), RS256 only. What the claims must say is in `claims.py`.
+
+General JOSE libraries accept more than this service ever issues: other algorithms, padding, duplicate members,
+unknown critical headers. Every one of those freedoms has been a vulnerability somewhere, so this reader has none.
+"""
+
+import binascii
+import json
+import math
+import re
+from base64 import urlsafe_b64decode
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any, Never, Self
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.hashes import SHA256
+
+from auth_service.verifier.errors import BadSignature, MalformedToken
+
+MAX_LENGTH = 8192
+"""Characters. A token of ours is under 1 KiB; the bound comes before any decoding (Authlib CVE-2025-61920)."""
+
+_MAX_KID_LENGTH = 128
+_COMPACT = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)", re.ASCII)
+
+# `crit` names extensions that must be understood, and we understand none (RFC 7515 §4.1.11); `b64` changes what is
+# signed (RFC 7797 §3); `zip` is a decompression bomb's fuse.
+_FORBIDDEN_HEADERS = frozenset({"b64", "crit", "zip"})
+
+_PADDING = PKCS1v15()
+_SHA256 = SHA256()
+
+
+@dataclass(frozen=True, slots=True)
+class CompactJWS:
+    """A compact JWS whose form and header are acceptable. Nothing in it is trusted before `payload`."""
+
+    kid: str
+    _signing_input: bytes
+    _payload: str
+    _signature: bytes
+
+    @classmethod
+    def parse(cls, text: str, *, types: Collection[str]) -> Self:
+        """Read `text`, whose header must say `RS256`, a `kid`, and a `typ` that is one of `types`.
+
+        Raises MalformedToken for everything else. Checks no signature.
+        """
+        if len(text) > MAX_LENGTH:
+            raise MalformedToken("too long")
+        match = _COMPACT.fullmatch(text)
+        if match is None:
+            raise MalformedToken("not three base64url segments")
+        header = _json_object(_decode(match[1]))
+        if header.get("alg") != "RS256":
+            raise MalformedToken("alg is not RS256")
+        typ = header.get("typ")
+        if not isinstance(typ, str) or typ not in types:
+            raise MalformedToken("typ is not the kind expected here")
+        if not _FORBIDDEN_HEADERS.isdisjoint(header):
+            raise MalformedToken("a header parameter that is never acceptable")
+        kid = header.get("kid")
+        if not isinstance(kid, str) or not 0 < len(kid) <= _MAX_KID_LENGTH:
+            raise MalformedToken("kid is not a short string")
+        return cls(kid, text[: match.end(2)].encode("ascii"), match[2], _decode(match[3]))
+
+    def payload(self, key: RSAPublicKey) -> dict[str, Any]:
+        """The claims, once the signature is found to be `key`'s. Raises BadSignature, MalformedToken."""
+        try:
+            key.verify(self._signature, self._signing_input, _PADDING, _SHA256)
+        except InvalidSignature:
+            raise BadSignature("signature does not match") from None
+        return _json_object(_decode(self._payload))
+
+
+def _decode(segment: str) -> bytes:
+    """Decode base64url without padding, refusing a second spelling of the same bytes (RFC 4648 §3.5)."""
+    unused_bits = {0: 0, 2: 4, 3: 2}.get(len(segment) % 4)
+    if unused_bits is None:
+        raise MalformedToken("a segment is not base64url")
+    try:
+        decoded = urlsafe_b64decode(segment + "=" * (-len(segment) % 4))
+    except binascii.Error:
+        raise MalformedToken("a segment is not base64url") from None
+    if _BASE64URL.index(segment[-1]) & ((1 << unused_bits) - 1):
+        raise MalformedToken("a segment has bits that are not used")
+    return decoded
+
+
+_BASE64URL = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+
+
+def _json_object(data: bytes) -> dict[str, Any]:
+    try:
+        value = _DECODER.decode(data.decode("utf-8"))
+    except RecursionError:
+        raise MalformedToken("nested too deeply") from None
+    except ValueError:  # covers JSONDecodeError, UnicodeDecodeError, and integers with too many digits
+        raise MalformedToken("a segment is not strict JSON") from None
+    if not isinstance(value, dict):
+        raise MalformedToken("a segment is not a JSON object")
+    return value
+
+
+def _unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise ValueError("duplicate member")
+    return members
+
+
+def _refuse_constant(_name: str) -> Never:
+    raise ValueError("NaN and Infinity are not JSON")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise ValueError("number out of range")
+    return number
+
+
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_unique_members, parse_constant=_refuse_constant, parse_float=_finite, strict=True
+)

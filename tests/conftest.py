@@ -1,0 +1,57 @@
+"""Fixtures: the stores of the run, and a service of its own for each test."""
+
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis import Redis
+
+from auth_service.settings import Settings
+from tests.support.service import Service, running_service
+from tests.support.stores import Stores
+
+
+@pytest.fixture(scope="session")
+def stores() -> Iterator[Stores]:
+    """PostgreSQL and Redis for the whole run, on ports and in a folder of their own."""
+    with tempfile.TemporaryDirectory(prefix="auth-tests-") as folder:
+        Path(folder).chmod(0o755)
+        stores = Stores(Path(folder))
+        print(f"\nPostgreSQL {stores.postgresql.version}, {stores.redis.version}")  # noqa: T201
+        stores.start()
+        try:
+            yield stores
+        finally:
+            stores.stop()
+
+
+@pytest.fixture
+def settings(stores: Stores) -> Iterator[Callable[..., Settings]]:
+    """Makes settings for a database and a Redis that are this test's own."""
+    with Redis.from_url(stores.redis.url()) as redis:
+        redis.flushall()
+    url = stores.new_database()
+    yield lambda **changes: stores.settings(**{"database_url": url, **changes})
+    stores.drop(url)
+
+
+@pytest.fixture
+async def service(settings: Callable[..., Settings]) -> AsyncIterator[Service]:
+    """The service with its default settings, in this process."""
+    async with running_service(settings()) as running:
+        yield running
+
+
+@pytest.fixture
+async def start(settings: Callable[..., Settings]) -> AsyncIterator[Callable[..., Any]]:
+    """Starts a service with changed settings; it stops when the test ends."""
+    async with AsyncExitStack() as stack:
+
+        async def start_with(**changes: Any) -> Service:
+            opened: AbstractAsyncContextManager[Service] = running_service(settings(**changes))
+            return await stack.enter_async_context(opened)
+
+        yield start_with

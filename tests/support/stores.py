@@ -1,0 +1,68 @@
+"""The stores of a test run: one PostgreSQL and one Redis, started by the same code as `auth-service dev`."""
+
+import asyncio
+import itertools
+import secrets
+from base64 import urlsafe_b64encode
+from pathlib import Path
+from typing import Any
+
+from auth_service.app import Parts
+from auth_service.devstack.postgresql import PrivatePostgreSQL
+from auth_service.devstack.redis import PrivateRedis
+from auth_service.settings import Settings, load_settings
+from auth_service.stores import schema
+from auth_service.stores.clock import Clock
+
+ISSUER = "https://auth.test"
+_TEMPLATE = "template_auth"
+
+
+class Stores:
+    """Both servers, and a migrated template database with one signing key for the whole run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.postgresql = PrivatePostgreSQL(folder, fast=True)
+        self.redis = PrivateRedis(folder)
+        self.encryption_key = urlsafe_b64encode(secrets.token_bytes(32)).decode()
+        self._numbers = itertools.count(1)
+
+    def start(self) -> None:
+        self.postgresql.start()
+        self.redis.start()
+        self.postgresql.create_database(_TEMPLATE)
+        asyncio.run(self._prepare())
+
+    def stop(self) -> None:
+        self.redis.stop()
+        self.postgresql.stop()
+
+    def new_database(self, *, empty: bool = False) -> str:
+        """The URL of a new database: a copy of the template, or one without any table."""
+        name = f"test_{next(self._numbers)}"
+        self.postgresql.create_database(name, template="template1" if empty else _TEMPLATE)
+        return self.postgresql.url(name)
+
+    def drop(self, url: str) -> None:
+        self.postgresql.drop_database(url.rpartition("/")[2])
+
+    def settings(self, **changes: Any) -> Settings:
+        """Settings for these stores; `changes` win. Without a database URL they name the template."""
+        return load_settings(
+            **{
+                "issuer": ISSUER,
+                "database_url": self.postgresql.url(_TEMPLATE),
+                "redis_url": self.redis.url(),
+                "key_encryption_keys": self.encryption_key,
+                "allowed_origins": "https://app.test",
+                **changes,
+            }
+        )
+
+    async def _prepare(self) -> None:
+        settings = self.settings()
+        await schema.migrate(settings.database_url.get_secret_value())
+        parts = Parts(settings, Clock())
+        await parts.open()
+        await parts.key_store.load_or_create()
+        await parts.close()

@@ -10,7 +10,7 @@ import pytest
 from redis import Redis
 
 from auth_service.settings import Settings
-from tests.support.service import Service, running_service
+from tests.support.service import Service, Start, running_service
 from tests.support.stores import Stores
 
 
@@ -46,7 +46,7 @@ async def service(settings: Callable[..., Settings]) -> AsyncIterator[Service]:
 
 
 @pytest.fixture
-async def start(settings: Callable[..., Settings]) -> AsyncIterator[Callable[..., Any]]:
+async def start(settings: Callable[..., Settings]) -> AsyncIterator[Start]:
     """Starts a service with changed settings; it stops when the test ends."""
     async with AsyncExitStack() as stack:
 

@@ -1,6 +1,7 @@
 """Request bodies: strict JSON into a frozen model, or a refusal that names the field and repeats nothing."""
 
 import json
+import re
 from typing import Annotated, Any, Never, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
@@ -19,9 +20,12 @@ class Body(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", hide_input_in_errors=True)
 
 
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+
+
 def _storable(value: str) -> str:
     # JSON can spell both; PostgreSQL takes neither, and a lone surrogate is not text at all.
-    if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
+    if _UNSTORABLE.search(value):
         raise ValueError("must be text without NUL and without lone surrogates")
     return value
 

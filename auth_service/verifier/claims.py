@@ -1,5 +1,6 @@
 """The claims of an access token (RFC 9068), and what must be true of them. The signature is `jws.py`'s concern."""
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -14,6 +15,7 @@ MAX_LEEWAY = 30
 """Seconds of clock difference that may be forgiven at most."""
 
 _MAX_STRING_LENGTH = 255
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _LATEST = 253_402_300_799  # the last second of the year 9999: past it, datetime overflows
 
 
@@ -103,7 +105,7 @@ def _optional_text(payload: dict[str, Any], name: str) -> str | None:
 def _checked_text(value: str, name: str) -> str:
     if not 0 < len(value) <= _MAX_STRING_LENGTH:
         raise InvalidClaim(name, "empty or too long")
-    if any("\ud800" <= character <= "\udfff" for character in value):
+    if _SURROGATE.search(value):
         raise InvalidClaim(name, "not a Unicode string")
     return value
 

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Protocol
 
 import httpx2
 from redis.asyncio import Redis
@@ -30,6 +30,12 @@ class SignedIn:
     @property
     def bearer(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.access_token}"}
+
+
+class Start(Protocol):
+    """Starts a service with changed settings, for the rest of the test."""
+
+    async def __call__(self, **changes: Any) -> "Service": ...
 
 
 class Service:

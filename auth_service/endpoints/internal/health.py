@@ -1,5 +1,6 @@
 """The probes of the internal port. Liveness touches nothing: restarting this process would not mend a store."""
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable, Iterable
 
@@ -9,6 +10,8 @@ from starlette.responses import Response
 from auth_service.endpoints.operation import Answer, Operation
 from auth_service.errors import Unavailable
 from auth_service.readiness import Readiness
+
+_PATIENCE = 0.5  # seconds
 
 Check = Callable[[], Awaitable[object]]
 
@@ -32,13 +35,8 @@ class HealthEndpoints:
     async def ready(self, _request: Request) -> Response:
         """Ready while it holds signing keys and is not draining. A store that is down is named but changes nothing:
         all replicas share the stores, and taking every one out of service would take the JWKS with them."""
-        stores = {}
-        for name, check in self._stores.items():
-            try:
-                await check()
-                stores[name] = "up"
-            except Unavailable:
-                stores[name] = "down"
+        states = await asyncio.gather(*map(_state, self._stores.values()))
+        stores = dict(zip(self._stores, states, strict=True))
         readiness = self._readiness
         status = "draining" if readiness.draining else "ready" if readiness.ready else "starting"
         return _answer(200 if readiness.ready else 503, {"status": status, "stores": stores})
@@ -51,6 +49,16 @@ class HealthEndpoints:
             "problems": readiness.problems,
         }
         return _answer(200 if readiness.started else 503, body)
+
+
+async def _state(check: Check) -> str:
+    """A store that hangs must not hold up the probe: Kubernetes gives it a second by default."""
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            await check()
+    except (Unavailable, TimeoutError):
+        return "down"
+    return "up"
 
 
 def _answer(status: int, body: dict[str, object]) -> Response:

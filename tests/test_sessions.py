@@ -1,0 +1,148 @@
+"""Sessions over HTTP after their opening: logout, the list of one's own, and ending them."""
+
+import pytest
+
+from tests.support.service import PASSWORD, Service, Start, problem
+from tests.support.tokens import claims_of
+
+
+async def test_logout_ends_the_session_of_a_refresh_token(service: Service) -> None:
+    user = await service.register()
+    other = await service.login(user)
+    answer = await service.logout(user.refresh_token)
+    assert (answer.status_code, answer.content) == (204, b"")
+    assert problem(await service.refresh(user.refresh_token)) == (401, "refresh_token_revoked")
+    assert problem(await service.me(user.access_token)) == (401, "invalid_token")
+    assert (await service.refresh(other.refresh_token)).status_code == 200
+
+
+async def test_logout_ends_the_session_of_a_bearer_even_of_an_expired_one(service: Service) -> None:
+    user = await service.register()
+    service.advance(seconds=3600)
+    assert problem(await service.me(user.access_token)) == (401, "invalid_token")
+    assert (await service.http.post("/user/logout", headers=user.bearer)).status_code == 204
+    assert problem(await service.refresh(user.refresh_token)) == (401, "refresh_token_revoked")
+
+
+async def test_logout_ends_the_session_of_every_credential_and_is_idempotent(service: Service) -> None:
+    one = await service.register()
+    two = await service.login(one)
+    for _ in range(2):
+        answer = await service.http.post("/user/logout", json={"refresh_token": one.refresh_token}, headers=two.bearer)
+        assert answer.status_code == 204
+    for session in (one, two):
+        assert problem(await service.refresh(session.refresh_token)) == (401, "refresh_token_revoked")
+    assert len(await service.sql("SELECT 1 FROM revocations")) == 2
+
+
+async def test_logout_needs_some_credential_and_takes_any(service: Service) -> None:
+    assert problem(await service.http.post("/user/logout")) == (401, "invalid_token")
+    assert problem(await service.http.post("/user/logout", json={})) == (401, "invalid_token")
+    assert (await service.logout("not.a.token")).status_code == 204
+    assert (await service.http.post("/user/logout", headers={"Authorization": "Bearer nonsense"})).status_code == 204
+    assert await service.sql("SELECT 1 FROM revocations") == []
+
+
+async def test_a_logout_is_journaled_even_where_the_session_is_not_known(service: Service) -> None:
+    # As after a restored backup: the token is ours, the row is gone, and downstream services still take the token.
+    user = await service.register()
+    await service.sql("DELETE FROM sessions")
+    assert (await service.logout(user.refresh_token)).status_code == 204
+    [row] = await service.sql("SELECT claim FROM revocations")
+    assert row["claim"] == claims_of(user.refresh_token)["sid"]
+
+
+async def test_the_list_names_ones_live_sessions_and_nobody_elses(service: Service) -> None:
+    user, stranger = await service.register(), await service.register()
+    ended, other = await service.login(user), await service.login(user)
+    await service.logout(ended.refresh_token)
+    answer = await service.http.get("/user/sessions", headers=user.bearer | {"User-Agent": "test\tagent"})
+    listed = answer.json()
+    sids = [claims_of(session.access_token)["sid"] for session in (other, user)]
+    assert [item["id"] for item in listed] == sids
+    assert [item["current"] for item in listed] == [False, True]
+    assert listed[0].keys() == {"id", "created_at", "last_used_at", "expires_at", "ip", "user_agent", "current"}
+    assert claims_of(stranger.access_token)["sid"] not in answer.text
+    # To the hour: finer would tell a thief when the owner is away.
+    assert listed[0]["last_used_at"].endswith(":00:00Z")
+    assert listed[0]["user_agent"].startswith("python-httpx2/")
+
+
+async def test_one_session_is_ended_by_its_id(service: Service) -> None:
+    user = await service.register()
+    other = await service.login(user)
+    sid = claims_of(other.access_token)["sid"]
+    assert (await service.http.delete(f"/user/sessions/{sid}", headers=user.bearer)).status_code == 204
+    assert problem(await service.refresh(other.refresh_token)) == (401, "refresh_token_revoked")
+    assert (await service.refresh(user.refresh_token)).status_code == 200
+
+
+@pytest.mark.parametrize("session_id", ["stranger", "00000000-0000-4000-8000-000000000000", "nonsense", "%00"])
+async def test_somebody_elses_session_and_no_session_are_not_found(service: Service, session_id: str) -> None:
+    user, stranger = await service.register(), await service.register()
+    if session_id == "stranger":
+        session_id = claims_of(stranger.access_token)["sid"]
+    answer = await service.http.delete(f"/user/sessions/{session_id}", headers=user.bearer)
+    assert problem(answer) == (404, "not_found")
+    assert (await service.refresh(stranger.refresh_token)).status_code == 200
+
+
+async def test_all_sessions_are_ended_at_once_this_one_too(service: Service) -> None:
+    user = await service.register()
+    other = await service.login(user)
+    assert (await service.http.delete("/user/sessions", headers=user.bearer)).status_code == 204
+    for session in (user, other):
+        assert problem(await service.refresh(session.refresh_token)) == (401, "refresh_token_revoked")
+        assert problem(await service.me(session.access_token)) == (401, "invalid_token")
+
+
+@pytest.mark.parametrize(
+    "path", ["/user/register/", "/user/login/", "/user/refresh-token/", "/user/logout/", "/user/password/"]
+)
+async def test_a_slash_at_the_end_is_no_redirect(service: Service, path: str) -> None:
+    answer = await service.http.post(path, json={})
+    assert answer.status_code in (400, 401), answer.text
+    answer = await service.http.get("/user/me/")
+    assert problem(answer) == (401, "invalid_token")
+
+
+async def test_refreshing_without_any_token_names_what_is_missing(service: Service) -> None:
+    for answer in (
+        await service.http.post("/user/refresh-token"),
+        await service.http.post("/user/refresh-token", json={}),
+    ):
+        assert problem(answer) == (401, "invalid_token")
+        assert answer.json()["errors"][0]["field"] == "refresh_token"
+
+
+async def test_no_credentials_are_challenged_without_an_error_and_bad_ones_with_it(service: Service) -> None:
+    anonymous = await service.http.get("/user/me")
+    assert anonymous.headers["www-authenticate"] == 'Bearer realm="auth-service"'
+    for credentials in ("Bearer", "Bearer  ", "Bearer x.y.z", "bearer nonsense", "Bearer a b"):
+        bad = await service.http.get("/user/me", headers={"Authorization": credentials})
+        assert problem(bad) == (401, "invalid_token")
+        assert 'error="invalid_token"' in bad.headers["www-authenticate"], credentials
+    basic = await service.http.get("/user/me", headers={"Authorization": "Basic eDp5"})
+    assert "error" not in basic.headers["www-authenticate"]
+
+
+async def test_the_session_keeps_where_it_was_opened_from(start: Start) -> None:
+    service: Service = await start(trusted_proxies="127.0.0.0/8")
+    user = await service.register()
+    hops = {"X-Forwarded-For": "6.6.6.6, 203.0.113.9, 127.0.0.2", "User-Agent": "browser\x7f" + "x" * 300}
+    answer = await service.http.post("/user/login", json={"email": user.email, "password": PASSWORD}, headers=hops)
+    [latest, first] = (await service.http.get("/user/sessions", headers=user.bearer)).json()
+    assert answer.status_code == 200
+    assert (first["ip"], latest["ip"]) == ("127.0.0.1", "203.0.113.9")
+    assert latest["user_agent"] == ("browser" + "x" * 300)[:256]
+
+
+async def test_an_untrusted_peer_cannot_choose_its_address(service: Service) -> None:
+    user = await service.register()
+    await service.http.post(
+        "/user/login",
+        json={"email": user.email, "password": PASSWORD},
+        headers={"X-Forwarded-For": "6.6.6.6", "Forwarded": "for=6.6.6.6", "X-Real-IP": "6.6.6.6"},
+    )
+    listed = (await service.http.get("/user/sessions", headers=user.bearer)).json()
+    assert {item["ip"] for item in listed} == {"127.0.0.1"}

@@ -28,14 +28,19 @@ def stores() -> Iterator[Stores]:
             stores.stop()
 
 
+@pytest.fixture(scope="session")
+def database(stores: Stores) -> str:
+    """The URL of the database that tests share, one after the other."""
+    return stores.new_database()
+
+
 @pytest.fixture
-def settings(stores: Stores) -> Iterator[Callable[..., Settings]]:
-    """Makes settings for a database and a Redis that are this test's own."""
+def settings(stores: Stores, database: str) -> Callable[..., Settings]:
+    """Makes settings for a database without users and a Redis without keys."""
     with Redis.from_url(stores.redis.url()) as redis:
         redis.flushall()
-    url = stores.new_database()
-    yield lambda **changes: stores.settings(**{"database_url": url, **changes})
-    stores.drop(url)
+    stores.empty(database)
+    return lambda **changes: stores.settings(**{"database_url": database, **changes})
 
 
 @pytest.fixture

@@ -52,7 +52,7 @@ async def test_metrics_count_over_all_workers_in_both_formats(settings: MakeSett
             for _ in range(3):
                 plain = await http.get(f"{process.internal_url}/metrics")
                 assert plain.headers["content-type"].startswith("text/plain")
-                families = {family.name: family for family in parse_text(plain.text)}
+                families = {family.name: family for family in parse_text(plain.text)}  # type: ignore[no-untyped-call]
                 issued = {
                     (sample.labels["grant"], sample.labels["kind"]): sample.value
                     for sample in families["auth_tokens_issued"].samples
@@ -62,7 +62,7 @@ async def test_metrics_count_over_all_workers_in_both_formats(settings: MakeSett
             accept = {"Accept": "application/openmetrics-text; version=1.0.0"}
             openmetrics = await http.get(f"{process.internal_url}/metrics", headers=accept)
             assert openmetrics.headers["content-type"].startswith("application/openmetrics-text")
-            assert "auth_http_requests" in {family.name for family in parse_openmetrics(openmetrics.text)}
+            assert "auth_http_requests" in {family.name for family in parse_openmetrics(openmetrics.text)}  # type: ignore[no-untyped-call]
 
 
 async def test_no_label_is_made_of_input(settings: MakeSettings, tmp_path: Path) -> None:

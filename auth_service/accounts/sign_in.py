@@ -61,7 +61,7 @@ class SignIn:
             session = await self._sessions.open(
                 transaction, subject, transport=transport, asked_scope=scope, client=client, now=now
             )
-            return self._tokens.issue(session, subject, generation=1, now=now, grant="register", new=True)
+            return self._tokens.issue(session, subject, generation=1, now=now, grant="register")
 
     async def login(
         self,
@@ -115,7 +115,7 @@ class SignIn:
             session = await self._sessions.open(
                 transaction, subject, transport=transport, asked_scope=scope, client=client, now=now
             )
-            return self._tokens.issue(session, subject, generation=1, now=now, grant="login", new=True)
+            return self._tokens.issue(session, subject, generation=1, now=now, grant="login")
 
     async def _refuse_taken(self, username: Name, email: Name) -> None:
         """Spare the hash for a name that is plainly taken; the unique index has the last word."""

@@ -37,9 +37,16 @@ class TokenIssuer:
         self._keys = keys
 
     def issue(
-        self, session: Session, subject: Subject, *, generation: int, now: datetime, grant: Grant, new: bool
+        self,
+        session: Session,
+        subject: Subject,
+        *,
+        generation: int,
+        now: datetime,
+        grant: Grant,
+        held: RefreshToken | None = None,
     ) -> IssuedTokens:
-        """Tokens for `session` at `generation`. `new`: whether the caller may not hold this generation yet.
+        """Tokens for `session` at `generation`. `held`: what the caller presented, where that is of this generation.
 
         A cookie is written only for a new generation: an older answer that arrives late must not overwrite a newer one.
         """
@@ -59,7 +66,8 @@ class TokenIssuer:
             issued_at=now,
             expires_at=min(now + settings.access_token_ttl, session.expires_at),
         )
-        refresh_token = RefreshToken(
+        kept = held if session.transport == "cookie" else None
+        refresh_token = kept or RefreshToken(
             issuer=settings.issuer,
             subject=subject.id,
             client_id=session.client_id,
@@ -69,14 +77,12 @@ class TokenIssuer:
             expires_at=min(now + settings.refresh_token_ttl, session.expires_at),
         )
         TOKENS_ISSUED.labels(grant=grant, kind="access").inc()
-        signed_refresh_token = None
-        if new or session.transport == "body":
-            signed_refresh_token = refresh_token.sign(key)
+        if kept is None:
             TOKENS_ISSUED.labels(grant=grant, kind="refresh").inc()
         return IssuedTokens(
             access_token=access_token.sign(key),
             expires_in=_whole_seconds(now, access_token.expires_at),
-            refresh_token=signed_refresh_token,
+            refresh_token=None if kept else refresh_token.sign(key),
             refresh_expires_in=_whole_seconds(now, refresh_token.expires_at),
             scope=scopes.join(scope),
             subject=subject,

@@ -80,7 +80,7 @@ class RefreshProtocol:
             generation=rotation.current.number,
             now=standing.now,
             grant="refresh",
-            new=rotation.outcome in (Outcome.ROTATED, Outcome.REPLAYED),
+            held=token if rotation.outcome in (Outcome.HELD, Outcome.ADOPTED) else None,
         )
 
 

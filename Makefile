@@ -5,7 +5,7 @@ UV_VERSION := 0.13.9
 export UV_PYTHON_DOWNLOADS := never
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test check format lock clean
+.PHONY: help dev test check bench format lock clean
 
 help: ## list these commands
 	@grep -E '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -23,6 +23,9 @@ check: .venv/installed-all ## format, lint, types, layers, lock file
 	.venv/bin/lint-imports
 	@! grep -oE 'https?://[^/"]*' uv.lock | grep -vE '^https://(pypi\.org|files\.pythonhosted\.org)$$' \
 		|| { echo 'uv.lock names a host that is not public: run make lock'; exit 1; }
+
+bench: .venv/installed-all ## what a refresh costs, and the share of it that the signatures are (printed, not asserted)
+	.venv/bin/python -m tests.benchmarks.refresh
 
 format: .venv/installed-all ## format the code and mend what ruff can mend
 	.venv/bin/ruff format .

@@ -14,7 +14,7 @@ dev: .venv/installed-dev ## the issuer on :8000, on a private PostgreSQL and Red
 	@exec .venv/bin/auth-service dev
 
 test: .venv/installed-all ## the whole suite, on a real PostgreSQL and a real Redis (ARGS="-k name" narrows it)
-	.venv/bin/pytest $(ARGS)
+	.venv/bin/pytest -n auto --dist loadfile $(ARGS)
 
 check: .venv/installed-all ## format, lint, types, layers, lock file
 	.venv/bin/ruff format --check .

@@ -20,6 +20,7 @@ from auth_service.accounts.users import Users
 from auth_service.edge.origins import Origins
 from auth_service.edge.problems import EXCEPTION_HANDLERS
 from auth_service.edge.request_context import RequestContext
+from auth_service.edge.unexpected_errors import UnexpectedErrors
 from auth_service.endpoints.bearer import BearerAuthentication
 from auth_service.endpoints.internal.health import HealthEndpoints
 from auth_service.endpoints.internal.metrics import MetricsEndpoints
@@ -45,7 +46,7 @@ from auth_service.sessions.store import SessionStore
 from auth_service.settings import Settings
 from auth_service.stores.clock import Clock
 from auth_service.stores.database import Database
-from auth_service.stores.redis import open_redis
+from auth_service.stores.redis import UnsuitableRedis, open_redis, require_suitable
 
 _FIRST_ANSWER = 5.0
 """Seconds to wait for the stores before serving without them: probes and the JWKS must answer whatever happens."""
@@ -105,54 +106,61 @@ class Application:
     async def lifespan(self) -> AsyncIterator[None]:
         """Open everything, serve, then write down and close everything."""
         await self.parts.open()
-        boot = asyncio.create_task(self._boot())
         self.parts.checkpoints.start()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.shield(boot), _FIRST_ANSWER)
-        with self._readiness_dropped_by_sigterm():
-            yield
-        self.readiness.draining = True
-        boot.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await boot
-        await self.parts.checkpoints.stop()
-        await self.parts.close()
-        _log.info("stopped")
+        boot = asyncio.create_task(self._boot())
+        try:
+            await asyncio.wait({boot}, timeout=_FIRST_ANSWER)
+            with self._readiness_dropped_by_sigterm():
+                yield
+        finally:
+            self.readiness.draining = True
+            boot.cancel()
+            await asyncio.wait({boot})
+            try:
+                await self.parts.checkpoints.stop()
+            finally:
+                await self.parts.close()
+            _log.info("stopped")
 
     async def _boot(self) -> None:
         """Wait until the stores and the keys have answered once, however long it takes."""
         readiness = self.readiness
+        steps = {"postgresql": self.parts.database.now, "redis": self._use_redis, "keys": self._hold_keys}
         while not readiness.started:
             problems = {}
-            for name, answers in (("postgresql", self.parts.database.now), ("redis", self.parts.rotations.answers)):
+            for name, step in steps.items():
                 try:
-                    await answers()
+                    await step()
                     readiness.answered.add(name)
-                except Unavailable as exc:
-                    problems[name] = exc.reason
-            try:
-                self.parts.keys.replace(await self.parts.key_store.load_or_create())
-                readiness.answered.add("keys")
-            except (Unavailable, WrongEncryptionKey) as exc:
-                problems["keys"] = str(exc)
-            for name in problems.keys() - readiness.problems.keys():
-                _log.error("not_started", store=name, reason=problems[name])
+                except (Unavailable, UnsuitableRedis, WrongEncryptionKey) as exc:
+                    problems[name] = str(exc)
+                except Exception as exc:
+                    # Not one that is expected; whoever mends it should not have to restart every process as well.
+                    problems[name] = type(exc).__name__
+            for name, found in problems.items():
+                if readiness.problems.get(name) != found:
+                    _log.error("not_started", store=name, reason=found)
             readiness.problems = problems
             if not readiness.started:
                 await asyncio.sleep(_RETRY)
         _log.info("started", version=__version__, count=len(self.parts.keys))
 
+    async def _use_redis(self) -> None:
+        await require_suitable(self.parts.redis, self.parts.settings.allow_insecure)
+
+    async def _hold_keys(self) -> None:
+        self.parts.keys.replace(await self.parts.key_store.load_or_create())
+
     @contextlib.contextmanager
     def _readiness_dropped_by_sigterm(self) -> Iterator[None]:
-        if threading.current_thread() is not threading.main_thread():
+        servers_own = signal.getsignal(signal.SIGTERM)
+        if threading.current_thread() is not threading.main_thread() or not callable(servers_own):
             yield
             return
-        servers_own = signal.getsignal(signal.SIGTERM)
 
         def drop(number: int, frame: FrameType | None) -> None:
             self.readiness.draining = True
-            if callable(servers_own):
-                servers_own(number, frame)
+            servers_own(number, frame)
 
         signal.signal(signal.SIGTERM, drop)
         try:
@@ -188,6 +196,7 @@ def _public_operations(parts: Parts, origins: Origins) -> tuple[list[Operation],
         users=parts.users,
         passwords=parts.passwords,
         sessions=parts.sessions,
+        ending=parts.ending,
         rotations=parts.rotations,
         tokens=parts.tokens,
         password_min_length=settings.password_min_length,
@@ -203,7 +212,7 @@ def _public_operations(parts: Parts, origins: Origins) -> tuple[list[Operation],
     )
     documentation = DocumentationEndpoints(document=lambda: openapi_document(operations, issuer=settings.issuer))
     operations = [
-        *SignInEndpoints(sign_in=sign_in, ending=parts.ending, presented=presented, origins=origins).operations(),
+        *SignInEndpoints(sign_in=sign_in, presented=presented, origins=origins).operations(),
         *SessionEndpoints(
             refresh=refresh,
             sessions=parts.sessions,
@@ -232,7 +241,9 @@ def _starlette(
         quiet=quiet,
     )
     app = Starlette(
-        routes=routes(operations), middleware=[context, *middleware], exception_handlers=dict(EXCEPTION_HANDLERS)
+        routes=routes(operations),
+        middleware=[context, *middleware, Middleware(UnexpectedErrors)],
+        exception_handlers=dict(EXCEPTION_HANDLERS),
     )
     app.router.redirect_slashes = False
     return app

@@ -1,4 +1,4 @@
-"""Everything this service may refuse a caller with, as one tree. `endpoints/problems.py` renders it.
+"""Everything this service may refuse a caller with, as one tree. `edge/problems.py` renders it.
 
     ServiceError                    status, code, detail: what the caller is told
     ├── InvalidRequest              400, with the fields of ours that are wrong
@@ -159,11 +159,11 @@ class WeakPassword(ServiceError):
 
 
 class Unavailable(ServiceError):
-    """Something this service needs is away or too busy. Nothing was spent: the same request may be sent again."""
+    """Something this service needs is away or too busy. No token was spent: the same request may be sent again."""
 
     status = 503
     code = "unavailable"
-    detail = "The service cannot answer now. Nothing was changed: try again."
+    detail = "The service cannot answer now: try again."
 
     def __init__(self, reason: str, *, retry_after: int = 1) -> None:
         self.retry_after = retry_after

@@ -6,14 +6,14 @@ Only allow-listed fields pass, and an exception is logged as its type and frames
 import logging
 import sys
 import traceback
-from typing import Literal
+from typing import Literal, TextIO
 
 import structlog
-from structlog.typing import EventDict, Processor, WrappedLogger
+from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
 
 _FIELDS = frozenset(
     {
-        "address", "count", "duration_ms", "error", "event", "exc_info", "frames", "kid", "level", "logger", "method",
+        "address", "count", "duration_ms", "error", "event", "exc_info", "frames", "kid", "level", "method",
         "outcome", "pid", "port", "problem", "reason", "request_id", "route", "sid", "status", "store", "sub",
         "timestamp", "version", "workers",
     }
@@ -35,7 +35,11 @@ def configure_logging(*, level: str, style: Literal["json", "console"]) -> None:
         # ASCII only: CR, LF and ESC are escaped, so no input can forge a line.
         ending: list[Processor] = [_exception_as_frames, structlog.processors.JSONRenderer(ensure_ascii=True)]
     else:
-        ending = [structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty(), pad_event_to=24)]
+        ending = [
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stdout.isatty(), pad_event_to=24, exception_formatter=_write_frames
+            )
+        ]
     least = logging.getLevelNamesMapping()[level.upper()]
     # Our own events do not go through the standard library: it costs as much as a query, on every request.
     structlog.configure(
@@ -56,6 +60,12 @@ def configure_logging(*, level: str, style: Literal["json", "console"]) -> None:
 
 def _only_known_fields(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     return {name: value for name, value in event.items() if name in _FIELDS or name.startswith("_")}
+
+
+def _write_frames(out: TextIO, exc_info: ExcInfo) -> None:
+    """For people; the renderer's own would show local variables, and a password is one."""
+    kind, _exc, trace = exc_info
+    out.write(f"\n{''.join(traceback.format_tb(trace))}{kind.__name__}")
 
 
 def _exception_as_frames(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

@@ -1,122 +1,253 @@
 """The OpenAPI 3.1 document, made from the operations and their models: nothing is described twice."""
 
+import json
 import re
 from collections.abc import Iterable
-from http import HTTPStatus
 from typing import Any
 
-from pydantic import BaseModel, TypeAdapter
-from pydantic.json_schema import models_json_schema
+from pydantic import TypeAdapter
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core import core_schema
 
 from auth_service import __version__
-from auth_service.edge.problems import MEDIA_TYPE
+from auth_service.edge.problems import MEDIA_TYPE, render
 from auth_service.endpoints import refresh_cookie, schemas
+from auth_service.endpoints.body import MAX_BYTES
 from auth_service.endpoints.operation import Answer, Operation
+from auth_service.errors import (
+    InvalidBearer,
+    InvalidRequest,
+    NotFound,
+    OriginRefused,
+    PayloadTooLarge,
+    ServiceError,
+    Taken,
+    Unavailable,
+    UnsupportedMediaType,
+    WeakPassword,
+)
 
-_TEMPLATE = "#/components/schemas/{model}"
+_SCHEMA = "#/components/schemas/{model}"
+_RESPONSE = "#/components/responses/{name}"
 
-_PROBLEMS = {
-    400: "The request is not well formed, or a field is wrong.",
-    401: "The credentials are missing or not good.",
-    403: "The cookie transport may not be used from there.",
-    404: "There is no such thing.",
-    409: "The user name or the e-mail address is taken.",
-    413: "The body is too large.",
-    415: "The body is not JSON.",
-    422: "The password does not meet the rules.",
-    503: "A store is away. Nothing was changed: try again.",
+_DESCRIPTION = """Accounts, sessions and the tokens that prove them.
+
+Refusals are problem details (RFC 9457) with a stable `code`; `errors` names the fields that are wrong. Every answer
+carries `X-Request-ID`: the id sent with the request, or a new one. The log knows the request by it."""
+
+_TAGS = {
+    "Accounts": "Who somebody is: making an account and changing one's own.",
+    "Sessions": "Signing in, staying signed in, and ending it.",
+    "Discovery": "What a verifier needs to know of this issuer.",
+    "Documentation": "This interface, for programs and for people.",
+}
+
+# Status: the name of the component, what it means, and a refusal that shows it.
+_PROBLEMS: dict[int, tuple[str, str, ServiceError]] = {
+    400: (
+        "InvalidRequest",
+        "`invalid_request`: the request is not well formed, or a field is wrong.",
+        InvalidRequest("These fields are wrong: email.", fields=(("email", "must be an e-mail address"),)),
+    ),
+    401: (
+        "Unauthorized",
+        "The credentials are missing or not good. `invalid_credentials`: the name or the password; `invalid_token`: "
+        "the access or the refresh token; `refresh_token_expired`, `refresh_token_reused`, `refresh_token_revoked`: "
+        "sign in again.",
+        InvalidBearer("an example"),
+    ),
+    403: (
+        "OriginRefused",
+        "The cookie transport may not be used from there: `origin_not_allowed` or `cookie_needs_same_site`.",
+        OriginRefused("origin_not_allowed"),
+    ),
+    404: ("NotFound", "`not_found`: there is no such thing, or it is somebody else's.", NotFound()),
+    409: ("Taken", "`email_taken` or `username_taken`: another account has it.", Taken("email")),
+    413: ("PayloadTooLarge", "`payload_too_large`: the body is over the limit.", PayloadTooLarge(MAX_BYTES)),
+    415: ("UnsupportedMediaType", "`unsupported_media_type`: the body is not JSON.", UnsupportedMediaType()),
+    422: (
+        "WeakPassword",
+        "`weak_password`: the new password does not meet the rules; `detail` says which one.",
+        WeakPassword("The password needs at least 12 characters.", field="password"),
+    ),
+    503: (
+        "Unavailable",
+        "`unavailable`: a store is away or too busy. No token was spent: try again.",
+        Unavailable("an example"),
+    ),
 }
 
 _HEADERS: dict[int, dict[str, Any]] = {
-    401: {"WWW-Authenticate": {"required": True, "schema": {"type": "string"}}},
-    503: {"Retry-After": {"required": True, "description": "Seconds.", "schema": {"type": "integer"}}},
+    401: {"WWW-Authenticate": {"required": True, "description": "RFC 6750 §3.", "schema": {"type": "string"}}},
+    503: {"Retry-After": {"required": True, "description": "Seconds.", "schema": {"type": "integer", "minimum": 1}}},
 }
 
 
 def openapi_document(operations: Iterable[Operation], *, issuer: str) -> dict[str, Any]:
     """The document for `operations`, as JSON-ready values."""
     operations = list(operations)
-    models: list[type[BaseModel]] = [schemas.Problem]
-    models += [operation.body for operation in operations if operation.body is not None]
-    _refs, definitions = models_json_schema(
-        [(model, "validation") for model in models], ref_template=_TEMPLATE, title=None
-    )
-    shared: dict[str, Any] = dict(definitions.get("$defs", {}))
+    models = _Models(operations)
     paths: dict[str, dict[str, Any]] = {}
     for operation in operations:
-        paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation, shared)
+        paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation, models)
+    used = {status for operation in operations for status in _problem_statuses(operation)}
+    tags = {operation.tag for operation in operations}
     return {
         "openapi": "3.1.0",
         "info": {
             "title": "auth-service",
             "version": __version__,
-            "description": "Accounts, sessions and the tokens that prove them. Refusals are problem details (RFC 9457) "
-            "with a stable `code`.",
+            "description": _DESCRIPTION,
             "license": {"name": "MIT", "identifier": "MIT"},
         },
         "servers": [{"url": issuer}],
+        "tags": [{"name": name, "description": text} for name, text in _TAGS.items() if name in tags],
         "paths": paths,
         "components": {
-            "schemas": shared,
+            "schemas": models.components,
+            "responses": {_PROBLEMS[status][0]: _problem(status, models) for status in sorted(used)},
             "securitySchemes": {
-                "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "at+jwt"},
-                "refresh_cookie": {"type": "apiKey", "in": "cookie", "name": refresh_cookie.NAME},
+                "bearer": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "bearerFormat": "at+jwt",
+                    "description": "The access token of a first-party session.",
+                },
+                "refresh_cookie": {
+                    "type": "apiKey",
+                    "in": "cookie",
+                    "name": refresh_cookie.NAME,
+                    "description": "The refresh token of a session whose transport is the cookie. The request needs "
+                    "an allowed `Origin`.",
+                },
             },
         },
     }
 
 
-def _operation(operation: Operation, shared: dict[str, Any]) -> dict[str, Any]:
+def _operation(operation: Operation, models: "_Models") -> dict[str, Any]:
     described: dict[str, Any] = {
         "operationId": re.sub(r"[^a-z]+", "_", f"{operation.method} {operation.path}".lower()).strip("_"),
         "summary": operation.summary,
         "tags": [operation.tag],
-        "responses": {str(status): _answer(answer, shared) for status, answer in operation.answers.items()},
     }
+    if operation.credentials:
+        described["security"] = [{credential: []} for credential in operation.credentials]
+        if operation.anonymous:
+            described["security"].append({})
     if operation.path_parameters:
         described["parameters"] = [
             {"name": name, "in": "path", "required": True, "schema": schema}
             for name, schema in operation.path_parameters.items()
         ]
-    problems = {*operation.problems, 503}
     if operation.body is not None:
-        problems |= {400, 413, 415}
-        reference = {"$ref": _TEMPLATE.format(model=operation.body.__name__)}
         described["requestBody"] = {
             "required": operation.body_required,
-            "content": {"application/json": {"schema": reference}},
+            "content": {"application/json": {"schema": models.schema(operation.body, "validation")}},
         }
-    if "bearer" in operation.credentials:
-        problems |= {400, 401}
-    if operation.credentials:
-        described["security"] = [{credential: []} for credential in operation.credentials]
-        if operation.anonymous:
-            described["security"].append({})
-    for status in sorted(problems):
-        described["responses"][str(status)] = _problem(status)
+    described["responses"] = {
+        **{str(status): _answer(answer, models) for status, answer in operation.answers.items()},
+        **{
+            str(status): {"$ref": _RESPONSE.format(name=_PROBLEMS[status][0])}
+            for status in sorted(_problem_statuses(operation))
+        },
+    }
     return described
 
 
-def _answer(answer: Answer, shared: dict[str, Any]) -> dict[str, Any]:
+def _problem_statuses(operation: Operation) -> set[int]:
+    statuses = set(operation.problems)
+    if operation.body is not None or operation.credentials:
+        statuses.add(503)
+    if operation.body is not None:
+        statuses |= {400, 413, 415}
+    if "bearer" in operation.credentials:
+        statuses |= {400, 401}
+    return statuses
+
+
+def _answer(answer: Answer, models: "_Models") -> dict[str, Any]:
     described: dict[str, Any] = {"description": answer.description}
+    if answer.headers:
+        described["headers"] = {
+            name: {"description": text, "schema": {"type": "string"}} for name, text in answer.headers
+        }
     if answer.model is not None:
-        schema = answer.model
-        if not isinstance(schema, dict):
-            schema = TypeAdapter(answer.model).json_schema(mode="serialization", ref_template=_TEMPLATE)
-            for name, definition in schema.pop("$defs", {}).items():
-                shared[name] = definition
-            if "properties" in schema:
-                shared[answer.model.__name__] = schema
-                schema = {"$ref": _TEMPLATE.format(model=answer.model.__name__)}
+        schema = answer.model if isinstance(answer.model, dict) else models.schema(answer.model, "serialization")
         described["content"] = {answer.media_type: {"schema": schema}}
     return described
 
 
-def _problem(status: int) -> dict[str, Any]:
-    described: dict[str, Any] = {
-        "description": _PROBLEMS.get(status, HTTPStatus(status).phrase),
-        "content": {MEDIA_TYPE: {"schema": {"$ref": _TEMPLATE.format(model=schemas.Problem.__name__)}}},
-    }
+def _problem(status: int, models: "_Models") -> dict[str, Any]:
+    _name, description, refusal = _PROBLEMS[status]
+    described: dict[str, Any] = {"description": description}
     if status in _HEADERS:
         described["headers"] = _HEADERS[status]
+    schema = models.schema(schemas.Problem, "serialization")
+    described["content"] = {MEDIA_TYPE: {"schema": schema, "example": json.loads(bytes(render(refusal).body))}}
     return described
+
+
+class _Models:
+    """The JSON Schema of every model that the operations read or write, each described once, under its own name."""
+
+    def __init__(self, operations: Iterable[Operation]) -> None:
+        wanted: list[tuple[Any, Any]] = [(schemas.Problem, "serialization")]
+        for operation in operations:
+            if operation.body is not None:
+                wanted.append((operation.body, "validation"))
+            for answer in operation.answers.values():
+                if answer.model is not None and not isinstance(answer.model, dict):
+                    wanted.append((answer.model, "serialization"))
+        self._schemas, definitions = TypeAdapter.json_schemas(
+            [((str(model), mode), mode, TypeAdapter(model)) for model, mode in wanted],
+            ref_template=_SCHEMA,
+            schema_generator=_Schema,
+        )
+        self.components: dict[str, Any] = dict(sorted(definitions["$defs"].items()))
+
+    def schema(self, model: object, mode: str) -> JsonSchemaValue:
+        """A reference to `model`, or what it is made of where it is not a model itself."""
+        return self._schemas[(str(model), mode), mode]  # type: ignore[index]
+
+
+class _Schema(GenerateJsonSchema):
+    """JSON Schema as a person would write it: without titles that repeat a name, and without `null` where None only
+    stands for "left out"."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        return False
+
+    def model_schema(self, schema: core_schema.ModelSchema) -> JsonSchemaValue:
+        described = super().model_schema(schema)
+        described.pop("title", None)
+        return described
+
+    def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
+        described = super().default_schema(schema)
+        if described.get("default", ...) is None:
+            del described["default"]
+            _drop_null(described)
+        return described
+
+    def nullable_schema(self, schema: core_schema.NullableSchema) -> JsonSchemaValue:
+        described = super().nullable_schema(schema)
+        match described:
+            case {"anyOf": [{"type": str() as name} as inner, {"type": "null"}]}:
+                return {**inner, "type": [name, "null"]}
+        return described
+
+    def field_is_required(self, field: Any, total: bool) -> bool:
+        if self.mode == "serialization" and field["schema"]["type"] == "default":
+            # What we write is there although it has a default, unless it is left out for being None.
+            return field["schema"].get("default", ...) is not None
+        return super().field_is_required(field, total)
+
+
+def _drop_null(described: JsonSchemaValue) -> None:
+    match described:
+        case {"type": [str() as name, "null"]}:
+            described["type"] = name
+        case {"anyOf": [inner, {"type": "null"}]}:
+            del described["anyOf"]
+            described.update(inner)

@@ -2,14 +2,35 @@
 
 from dataclasses import dataclass
 from typing import Literal
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
 
 from auth_service.errors import Unavailable
 from auth_service.keys.encryption import WrongEncryptionKey
 from auth_service.keys.store import SigningKeyStore
 from auth_service.settings import Settings
 from auth_service.stores.database import Database
-from auth_service.stores.redis import eviction_policy, open_redis
+from auth_service.stores.redis import UnsuitableRedis, open_redis, require_suitable
 from auth_service.stores.schema import pending_migrations
+
+# What a failure of a store usually means, by the name of its class. Where it is not here, the name has to do.
+_MEANING = {
+    "ConnectionRefusedError": "nothing listens there",
+    "ConnectionError": "it cannot be reached, or not in this way (TLS)",
+    "FileNotFoundError": "there is no such socket",
+    "gaierror": "its host name is not known",
+    "TimeoutError": "it does not answer in time",
+    "InvalidPasswordError": "it refuses this user or password",
+    "InvalidAuthorizationSpecificationError": "it refuses this user or demands TLS",
+    "InvalidCatalogNameError": "it has no database of this name: create it",
+    "DBConnectionError": "it has no database of this name: create it",
+    "AuthenticationError": "it refuses this user or password",
+    "NoPermissionError": "it does not allow this user the command INFO",
+    "ResponseError": "it refuses this database number or this command",
+    "InvalidResponse": "what answers there is no Redis",
+    "BusyLoadingError": "it is still loading its data",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,34 +42,32 @@ class Finding:
     detail: str
 
 
-async def check_database(settings: Settings) -> Finding:
+async def check_database(database: Database, settings: Settings) -> Finding:
     """Whether PostgreSQL answers and its schema is up to date."""
     try:
+        # First a statement of our own: to Tortoise, a database that refuses us has no migration applied.
+        await database.now()
         pending = await pending_migrations(settings.database_url.get_secret_value())
     except Unavailable as exc:
-        return Finding("postgresql", "away", f"does not answer ({exc.reason}): see AUTH_DATABASE_URL")
+        return _away("postgresql", settings.database_url, "AUTH_DATABASE_URL", exc)
     if pending:
-        return Finding("schema", "wrong", f"{len(pending)} migrations are missing: run `auth-service migrate`")
-    return Finding("postgresql", "ok", "answers, and its schema is up to date")
+        missing = "a migration is" if len(pending) == 1 else f"{len(pending)} migrations are"
+        return Finding("schema", "wrong", f"{missing} missing: run `auth-service migrate`")
+    return Finding("postgresql", "ok", f"{_place(settings.database_url)} answers; its schema is up to date")
 
 
 async def check_redis(settings: Settings) -> Finding:
-    """Whether Redis answers, and never drops a key by itself: every key of ours has a life, so any policy but
-    `noeviction` may take one, and a session's generation with it."""
+    """Whether Redis answers, and never drops a key by itself."""
     redis = open_redis(settings.redis_url.get_secret_value(), pool_size=1)
     try:
-        policy = await eviction_policy(redis)
+        policy = await require_suitable(redis, settings.allow_insecure)
+    except UnsuitableRedis as exc:
+        return Finding("redis", "wrong", str(exc))
     except Unavailable as exc:
-        return Finding("redis", "away", f"does not answer ({exc.reason}): see AUTH_REDIS_URL")
+        return _away("redis", settings.redis_url, "AUTH_REDIS_URL", exc)
     finally:
         await redis.aclose()
-    if policy != "noeviction" and "evicting_redis" not in settings.allow_insecure:
-        return Finding(
-            "redis",
-            "wrong",
-            f"maxmemory-policy is {policy}: set it to noeviction (AUTH_ALLOW_INSECURE=evicting_redis lifts this)",
-        )
-    return Finding("redis", "ok", f"answers, and its maxmemory-policy is {policy}")
+    return Finding("redis", "ok", f"{_place(settings.redis_url)} answers; its maxmemory-policy is {policy}")
 
 
 async def check_keys(database: Database, keys: SigningKeyStore) -> Finding:
@@ -61,4 +80,16 @@ async def check_keys(database: Database, keys: SigningKeyStore) -> Finding:
         return Finding("keys", "wrong", str(exc))
     if not held:
         return Finding("keys", "ok", "none yet: the first is made when the service starts")
-    return Finding("keys", "ok", f"{len(held)} can be decrypted; {held[-1].kid} is the newest")
+    return Finding("keys", "ok", f"{len(held)} can be decrypted; the newest is {held[-1].kid}")
+
+
+def _away(subject: Literal["postgresql", "redis"], url: SecretStr, setting: str, exc: Unavailable) -> Finding:
+    kind = exc.reason.rpartition(" ")[2]
+    return Finding(subject, "away", f"{_place(url)}: {_MEANING.get(kind, kind)} ({setting})")
+
+
+def _place(url: SecretStr) -> str:
+    """Where a store is, without who one is there."""
+    parts = urlsplit(url.get_secret_value())
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or "the socket"
+    return f"{host}:{parts.port}{parts.path}" if parts.port else f"{host}{parts.path}"

@@ -17,7 +17,8 @@ from uvicorn.supervisors import Multiprocess
 from auth_service import __version__
 from auth_service.app import Application, create_app
 from auth_service.logs import configure_logging
-from auth_service.settings import Settings, split_address
+from auth_service.setting_values import split_address
+from auth_service.settings import Settings
 
 _GRACE = 20  # seconds for requests in flight: under Kubernetes' thirty
 
@@ -47,6 +48,7 @@ def serve(settings: Settings, *, factory: ApplicationFactory = create_app) -> No
         server_header=False,
         http="httptools",
         ws="none",
+        lifespan="on",
         loop="uvloop" if sys.platform != "win32" else "asyncio",
         # Our own edge decides whose forwarding headers are believed.
         proxy_headers=False,

@@ -3,33 +3,58 @@
 Nothing else in the service reads the environment.
 """
 
-import ipaddress
+import difflib
 import os
 import re
 from base64 import urlsafe_b64decode
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
-from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Field,
-    SecretStr,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-)
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from auth_service.setting_values import (
+    Address,
+    Audiences,
+    Networks,
+    Origin,
+    Origins,
+    PostgreSQLURL,
+    RedisURL,
+    Scopes,
+    Seconds,
+    Secrets,
+    between,
+    is_loopback,
+    split_address,
+    split_items,
+)
+
 PREFIX = "AUTH_"
+_ENV_FILE = ".env"
 ACCESS_TOKEN_TTL_CEILING = timedelta(hours=1)
 """No setting can make an access token live longer: verifiers may forget a revocation after it (feed, `exp`)."""
+
+_MAKE_A_KEY = "make one with: openssl rand -base64 32 | tr '+/' '-_'"
+_REQUIRED = {
+    "issuer": "the public origin of this service, like https://auth.example.com",
+    "database_url": "like postgresql://user:password@host:5432/name",
+    "redis_url": "like redis://host:6379/0",
+    "key_encryption_keys": _MAKE_A_KEY,
+}
+_SAYING = {
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_parsing_size": "must be a whole number",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "string_pattern_mismatch": "must have from 1 to 64 characters, each a letter, a digit or one of . _ -",
+}
 
 
 class SettingsError(Exception):
@@ -40,93 +65,12 @@ class SettingsError(Exception):
         super().__init__("\n".join(f"{name}: {problem}" for name, problem in self.problems.items()))
 
 
-def _items(value: object) -> object:
-    """Split a list written as text: items separated by commas or white space."""
-    return tuple(item for item in re.split(r"[\s,]+", value) if item) if isinstance(value, str) else value
-
-
-Items = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_items)]
-Secrets = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_items)]
-Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_items)]
-
-
-def _origin(value: str) -> str:
-    parts = urlsplit(value)
-    if parts.scheme not in ("http", "https") or not parts.hostname or value != f"{parts.scheme}://{parts.netloc}":
-        raise ValueError("must be an origin like https://app.example.com, without a path or trailing slash")
-    if "@" in parts.netloc or value != value.lower():
-        raise ValueError("must be lower case and without a user name, as browsers write an Origin")
-    return value
-
-
-def _address(value: str) -> str:
-    host, port = split_address(value)
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        if host != "localhost":
-            raise ValueError("must be ADDRESS:PORT with an IP address, for example 0.0.0.0:8000") from None
-    if not 0 <= port <= 65535:
-        raise ValueError("the port must be from 0 to 65535")
-    return value
-
-
-def split_address(value: str) -> tuple[str, int]:
-    """Host and port of `127.0.0.1:8000` or `[::1]:8000`."""
-    host, colon, port = value.rpartition(":")
-    if not colon or not re.fullmatch(r"[0-9]{1,5}", port):
-        raise ValueError("must be ADDRESS:PORT, for example 127.0.0.1:8000")
-    return host.removeprefix("[").removesuffix("]"), int(port)
-
-
-def _scopes(value: tuple[str, ...]) -> tuple[str, ...]:
-    for scope in value:
-        # RFC 6749 §3.3
-        if not re.fullmatch(r"[\x21\x23-\x5b\x5d-\x7e]+", scope):
-            raise ValueError("a scope may hold printable ASCII except space, quote and backslash")
-    return value
-
-
-def _scheme(*allowed: str) -> Callable[[SecretStr], SecretStr]:
-    def check(value: SecretStr) -> SecretStr:
-        try:
-            parts = urlsplit(value.get_secret_value())
-            parts.port  # noqa: B018 — reading it checks it
-        except ValueError:
-            raise ValueError("is not a URL") from None
-        if parts.scheme not in allowed or not parts.hostname:
-            raise ValueError(f"must be a URL that starts with {' or '.join(f'{scheme}://' for scheme in allowed)}")
-        return value
-
-    return check
-
-
-def _whole_seconds(value: object) -> object:
-    if isinstance(value, timedelta):
-        return value
-    if isinstance(value, bool) or not isinstance(value, int | str) or not re.fullmatch(r"[0-9]{1,10}", str(value)):
-        raise ValueError("must be a whole number of seconds")
-    return timedelta(seconds=int(value))
-
-
-def _between(low: int, high: int) -> AfterValidator:
-    def check(value: timedelta) -> timedelta:
-        if not low <= value.total_seconds() <= high:
-            raise ValueError(f"must be from {low} to {high} seconds")
-        return value
-
-    return AfterValidator(check)
-
-
-Seconds = Annotated[timedelta, BeforeValidator(_whole_seconds)]
-
-
 class Settings(BaseSettings):
     """Every setting, checked. Each is read from `AUTH_<NAME>`, or from the file that `AUTH_<NAME>_FILE` names."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
-        env_file=".env",
+        env_file=_ENV_FILE,
         env_ignore_empty=True,
         extra="ignore",
         frozen=True,
@@ -136,53 +80,47 @@ class Settings(BaseSettings):
 
     # First, because the checks of later fields ask for it.
     allow_insecure: Annotated[
-        tuple[Literal["http_issuer", "evicting_redis"], ...], NoDecode, BeforeValidator(_items)
+        tuple[Literal["http_issuer", "evicting_redis"], ...], NoDecode, BeforeValidator(split_items)
     ] = Field(
         (),
         description="Refusals to lift, for a test bench: `http_issuer` (an issuer without TLS that is not loopback), "
         "`evicting_redis` (a Redis that may drop keys).",
     )
-    issuer: Annotated[str, AfterValidator(_origin)] = Field(
-        description="Public origin of this service, and the `iss` of its tokens. Required."
-    )
-    database_url: Annotated[SecretStr, AfterValidator(_scheme("postgres", "postgresql"))] = Field(
+    issuer: Origin = Field(description="Public origin of this service, and the `iss` of its tokens. Required.")
+    database_url: PostgreSQLURL = Field(
         description="PostgreSQL, as `postgresql://user:password@host:5432/name`. Required."
     )
-    redis_url: Annotated[SecretStr, AfterValidator(_scheme("redis", "rediss"))] = Field(
-        description="Redis, as `redis://` or `rediss://`. Required."
-    )
+    redis_url: RedisURL = Field(description="Redis, as `redis://` or `rediss://`. Required.")
     key_encryption_keys: Secrets = Field(
         description="Keys that encrypt the private signing keys: the first encrypts, all decrypt. Each is 32 random "
         "bytes in URL-safe base64. Required."
     )
-    audiences: Items = Field((), description="`aud` of the access tokens. Default: the issuer alone.")
-    listen: Annotated[str, AfterValidator(_address)] = Field("127.0.0.1:8000", description="Public port.")
-    internal_listen: Annotated[str, AfterValidator(_address)] = Field(
+    audiences: Audiences = Field((), description="`aud` of the access tokens. Default: the issuer alone.")
+    listen: Address = Field("127.0.0.1:8000", description="Public port.")
+    internal_listen: Address = Field(
         "127.0.0.1:9000", description="Internal port: health, metrics, administration. Never expose it."
     )
     workers: int = Field(1, ge=1, le=64, description="Processes that serve.")
-    access_token_ttl: Annotated[Seconds, _between(1, int(ACCESS_TOKEN_TTL_CEILING.total_seconds()))] = Field(
+    access_token_ttl: Annotated[Seconds, between(1, int(ACCESS_TOKEN_TTL_CEILING.total_seconds()))] = Field(
         timedelta(seconds=600), description="Life of an access token, in seconds."
     )
-    refresh_token_ttl: Annotated[Seconds, _between(1, 31_536_000)] = Field(
+    refresh_token_ttl: Annotated[Seconds, between(1, 31_536_000)] = Field(
         timedelta(seconds=604_800), description="Idle life of a session: seconds until an unused refresh token expires."
     )
-    session_ttl: Annotated[Seconds, _between(1, 31_536_000)] = Field(
+    session_ttl: Annotated[Seconds, between(1, 31_536_000)] = Field(
         timedelta(seconds=2_592_000), description="Absolute life of a session in seconds; no refresh extends it."
     )
-    refresh_replay_window: Annotated[Seconds, _between(5, 300)] = Field(
+    refresh_replay_window: Annotated[Seconds, between(5, 300)] = Field(
         timedelta(seconds=30),
         description="Seconds in which a rotated refresh token is still answered. Shorter catches theft sooner, longer "
         "forgives slower networks.",
     )
     rsa_key_size: Literal[2048, 3072, 4096] = Field(2048, description="Bits of a new signing key.")
-    allowed_origins: Annotated[Items, AfterValidator(lambda origins: tuple(map(_origin, origins)))] = Field(
+    allowed_origins: Origins = Field(
         (), description="Origins of the pages that may use the cookie transport; the issuer's own is always allowed."
     )
     trusted_proxies: Networks = Field((), description="Networks whose `X-Forwarded-For` is believed.")
-    default_scopes: Annotated[Items, AfterValidator(_scopes)] = Field(
-        ("profile",), description="Scopes that every user holds."
-    )
+    default_scopes: Scopes = Field(("profile",), description="Scopes that every user holds.")
     first_party_client_id: str = Field(
         "web", pattern=r"^[A-Za-z0-9._-]{1,64}$", description="`client_id` of tokens from login and register."
     )
@@ -201,26 +139,16 @@ class Settings(BaseSettings):
     def _number(cls, value: object) -> object:
         return int(value) if isinstance(value, str) and value.isdecimal() else value
 
-    @field_validator("trusted_proxies")
-    @classmethod
-    def _not_everyone(cls, value: tuple[IPv4Network | IPv6Network, ...]) -> tuple[IPv4Network | IPv6Network, ...]:
-        if any(network.prefixlen == 0 for network in value):
-            raise ValueError("must name your proxies' networks: to trust every address is to trust every client")
-        return value
-
     @field_validator("key_encryption_keys")
     @classmethod
     def _encryption_keys(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
-        mend = "make one with: openssl rand -base64 32 | tr '+/' '-_'"
         if not value:
-            raise ValueError(f"at least one key is needed; {mend}")
-        for key in value:
-            try:
-                size = len(urlsafe_b64decode(key.get_secret_value()))
-            except ValueError:
-                size = 0
-            if size != 32:
-                raise ValueError(f"each must be 32 bytes in URL-safe base64; {mend}")
+            raise ValueError(f"at least one key is needed; {_MAKE_A_KEY}")
+        for number, key in enumerate(value, start=1):
+            text = key.get_secret_value()
+            # By the alphabet too: the decoder skips what is not in it.
+            if not re.fullmatch(r"[A-Za-z0-9_-]{43}=", text) or len(urlsafe_b64decode(text)) != 32:
+                raise ValueError(f"item {number} must be 32 bytes in URL-safe base64; {_MAKE_A_KEY}")
         return value
 
     @field_validator("issuer")
@@ -254,22 +182,33 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, _SecretFiles(settings_cls), env_settings, dotenv_settings
+        # What stands nearer to the process wins: the environment, by value or by file, before the .env file.
+        return (
+            init_settings,
+            _SecretFiles(settings_cls, os.environ),
+            env_settings,
+            _SecretFiles(settings_cls, dotenv_values(_ENV_FILE)),
+            dotenv_settings,
+        )
 
 
 class _SecretFiles(PydanticBaseSettingsSource):
-    """`AUTH_<NAME>_FILE`: the value is the content of a mounted file, without the line end."""
+    """`AUTH_<NAME>_FILE`: the value is the content of a mounted file, without the white space around it."""
+
+    def __init__(self, settings_cls: type[BaseSettings], names: Mapping[str, str | None]) -> None:
+        super().__init__(settings_cls)
+        self._names = names
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        path = _secret_file(field_name)
+        path = self._names.get(f"{_full_name(field_name)}_FILE")
         try:
-            return (path.read_text("utf-8").strip() if path else None), field_name, False
+            return (Path(path).read_text("utf-8").strip() if path else None), field_name, False
         except (OSError, UnicodeDecodeError):
             return None, field_name, False  # `load_settings` reports it
 
     def __call__(self) -> dict[str, Any]:
         values = {name: self.get_field_value(field, name)[0] for name, field in self.settings_cls.model_fields.items()}
-        return {name: value for name, value in values.items() if value is not None}
+        return {name: value for name, value in values.items() if value}
 
 
 def load_settings(**overrides: Any) -> Settings:
@@ -277,43 +216,88 @@ def load_settings(**overrides: Any) -> Settings:
 
     Raises SettingsError, which names everything that is wrong at once and never holds a value.
     """
-    problems = _unreadable_secret_files()
+    problems = _unreadable_files()
+    if _ENV_FILE in problems:
+        raise SettingsError(problems)  # nothing else can be said before it is read
     try:
         settings = Settings(**overrides)
     except ValidationError as exc:
-        for error in exc.errors(include_url=False, include_input=False, include_context=False):
-            name = f"{PREFIX}{str(error['loc'][0]).upper()}"
-            message = "is required" if error["type"] == "missing" else error["msg"].removeprefix("Value error, ")
-            problems.setdefault(name, message)
+        for error in exc.errors(include_url=False, include_input=False):
+            problems.setdefault(_full_name(str(error["loc"][0])), _saying(error))
         raise SettingsError(problems) from None
     if problems:
         raise SettingsError(problems)
     return settings
 
 
-def _secret_file(field_name: str) -> Path | None:
-    name = f"{PREFIX}{field_name.upper()}_FILE"
-    path = os.environ.get(name) or dotenv_values(".env").get(name)
-    return Path(path) if path else None
+def is_given(field_name: str) -> bool:
+    """True if the environment or the `.env` file has a value for this setting, good or bad."""
+    names = (_full_name(field_name), f"{_full_name(field_name)}_FILE")
+    return any(source.get(name) for source in (os.environ, _dotenv()) for name in names)
 
 
-def _unreadable_secret_files() -> dict[str, str]:
+def misspelt_names() -> dict[str, str]:
+    """Names in the environment or the `.env` file that are no setting but look like one, and which one.
+
+    Not an error: the verifier has a name of its own here, and Kubernetes sets AUTH_PORT beside a service called "auth".
+    """
+    known = [_full_name(name) + suffix for name in Settings.model_fields for suffix in ("", "_FILE")]
+    strange = {name for source in (os.environ, _dotenv()) for name in source if name.startswith(PREFIX)}
+    strange -= {*known, f"{PREFIX}AUDIENCE"}
+    close = {name: difflib.get_close_matches(name, known, n=1, cutoff=0.85) for name in sorted(strange)}
+    return {name: found[0] for name, found in close.items() if found}
+
+
+def _full_name(field_name: str) -> str:
+    return f"{PREFIX}{field_name.upper()}"
+
+
+def _dotenv() -> Mapping[str, str | None]:
+    try:
+        return dotenv_values(_ENV_FILE)
+    except (OSError, UnicodeDecodeError):
+        return {}  # `load_settings` reports it
+
+
+def _unreadable_files() -> dict[str, str]:
+    """What is wrong with the `.env` file and with the files that `AUTH_<NAME>_FILE` name."""
+    try:
+        dotenv = dotenv_values(_ENV_FILE)
+    except (OSError, UnicodeDecodeError) as exc:
+        return {_ENV_FILE: f"this file cannot be read ({type(exc).__name__})"}
     problems = {}
     for field_name in Settings.model_fields:
-        path = _secret_file(field_name)
-        if path is not None:
+        name = _full_name(field_name)
+        for source in (os.environ, dotenv):
+            path = source.get(f"{name}_FILE")
+            if not path:
+                continue
+            if source.get(name):
+                problems[name] = f"is given twice: set either {name} or {name}_FILE"
+                continue
             try:
-                path.read_text("utf-8")
+                if not Path(path).read_text("utf-8").strip():
+                    problems[name] = f"the file that {name}_FILE names is empty"
             except (OSError, UnicodeDecodeError) as exc:
-                name = f"{PREFIX}{field_name.upper()}"
                 problems[name] = f"the file that {name}_FILE names cannot be read ({type(exc).__name__})"
     return problems
 
 
-def is_loopback(origin: str) -> bool:
-    """True if `origin`'s host can only be this machine."""
-    host = urlsplit(origin).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
+def _saying(error: ErrorDetails) -> str:
+    """What is wrong, in our words: those of the library may quote the value."""
+    name, *place = error["loc"]
+    kind, context = error["type"], error.get("ctx", {})
+    if kind == "missing":
+        return f"is required: {_REQUIRED[str(name)]}"
+    if kind == "value_error":
+        text = str(context["error"])
+    elif kind == "literal_error":
+        text = f"must be {context['expected']}"
+    elif kind == "greater_than_equal":
+        text = f"must be at least {context['ge']}"
+    elif kind == "less_than_equal":
+        text = f"must be at most {context['le']}"
+    else:
+        text = _SAYING.get(kind, "is not valid")
+    number = next((part for part in place if isinstance(part, int)), None)
+    return text if number is None else f"item {number + 1} {text}"

@@ -21,8 +21,8 @@ def stores() -> Iterator[Stores]:
         Path(folder).chmod(0o755)
         stores = Stores(Path(folder))
         print(f"\nPostgreSQL {stores.postgresql.version}, {stores.redis.version}")  # noqa: T201
-        stores.start()
         try:
+            stores.start()
             yield stores
         finally:
             stores.stop()

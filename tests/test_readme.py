@@ -4,6 +4,8 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -16,11 +18,19 @@ _ROOT = Path(__file__).parent.parent
 _README = (_ROOT / "README.md").read_text("utf-8")
 
 
-def test_the_first_session_runs_as_it_stands(tmp_path: Path) -> None:
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder that everybody can reach: the one of pytest's own is closed to whom PostgreSQL runs as."""
+    with tempfile.TemporaryDirectory(prefix="auth-readme-") as path:
+        Path(path).chmod(0o755)
+        yield Path(path)
+
+
+def test_the_first_session_runs_as_it_stands(folder: Path) -> None:
     port, internal_port = free_port(), free_port()
     dev = subprocess.Popen(
         [sys.executable, "-m", "auth_service", "dev", "--port", str(port), "--internal-port", str(internal_port)],
-        cwd=tmp_path,
+        cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -52,7 +52,7 @@ async def test_metrics_count_over_all_workers_in_both_formats(settings: MakeSett
             for _ in range(3):
                 plain = await http.get(f"{process.internal_url}/metrics")
                 assert plain.headers["content-type"].startswith("text/plain")
-                families = {family.name: family for family in parse_text(plain.text)}  # type: ignore[no-untyped-call]
+                families = {family.name: family for family in parse_text(plain.text)}
                 issued = {
                     (sample.labels["grant"], sample.labels["kind"]): sample.value
                     for sample in families["auth_tokens_issued"].samples

@@ -3,6 +3,7 @@
 The form is NFKC, case-folded, and NFKC again, since folding can undo the first (Unicode Standard, D146).
 """
 
+import re
 import unicodedata
 from dataclasses import dataclass, field
 
@@ -51,7 +52,7 @@ def _name(text: str, longest: int) -> Name:
     if shown != shown.strip():
         raise NameRefused("must not begin or end with white space")
     # C: control, format, surrogate, private use, unassigned. Zl and Zp: line breaks.
-    if any(unicodedata.category(character) in _UNSEEN for character in shown):
+    if any(unicodedata.category(character) in _UNSEEN or _IGNORABLE.match(character) for character in shown):
         raise NameRefused("must hold only characters that can be seen")
     folded = key(shown)
     if len(folded) > 255:
@@ -60,3 +61,7 @@ def _name(text: str, longest: int) -> Name:
 
 
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+# Default_Ignorable_Code_Point outside those: fillers, joiners and variation selectors, which print as nothing.
+_IGNORABLE = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)

@@ -8,7 +8,8 @@ from auth_service.errors import WeakPassword
 def require_strong(password: str, *, min_length: int, username: str, email: str, field: str = "password") -> None:
     """Raises WeakPassword, which says which rule is not met. Length is counted in code points after NFKC."""
     normalised = normalise(password)
-    if len(normalised) < min_length:
+    # The lesser of the two: one code point may become eighteen.
+    if min(len(password), len(normalised)) < min_length:
         raise WeakPassword(f"The password needs at least {min_length} characters.", field=field)
     if len(normalised.encode()) > MAX_BYTES:
         raise WeakPassword(f"The password is longer than {MAX_BYTES} bytes.", field=field)

@@ -9,7 +9,7 @@ import time
 import unicodedata
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeVar
 
 from passlib.context import CryptContext
@@ -39,17 +39,17 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class PasswordCheck:
-    """Whether the password was right, and a better hash of it where the stored one is out of date."""
+    """Whether the password was right, and whether the stored hash should give way to a better one."""
 
     right: bool
-    new_hash: str | None = field(default=None, repr=False)
+    outdated: bool = False
 
 
 class PasswordHasher:
     """Hashes in at most one thread a core (the GIL is released), and refuses work beyond a short queue."""
 
     def __init__(self, *, threads: int | None = None) -> None:
-        count = threads or os.cpu_count() or 1
+        count = threads or _cores()
         self._threads = ThreadPoolExecutor(count, thread_name_prefix="password")
         self._places = count * _QUEUE_PER_THREAD
         self._dummy = _CONTEXT.hash("the password of nobody")
@@ -78,14 +78,14 @@ class PasswordHasher:
             HASH_SECONDS.observe(time.perf_counter() - began)
 
 
+def _cores() -> int:
+    """The cores that this process may use, which are fewer than the machine's in a pinned container."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def normalise(password: str) -> str:
     """NFKC, for good: the same password typed on two systems is the same password."""
     return unicodedata.normalize("NFKC", password)
-
-
-def is_known_hash(stored_hash: str) -> bool:
-    """True for a hash that `PasswordHasher.check` can check."""
-    return _CONTEXT.identify(stored_hash) is not None
 
 
 def _check(password: str, stored_hash: str, *, known: bool) -> PasswordCheck:
@@ -96,7 +96,7 @@ def _check(password: str, stored_hash: str, *, known: bool) -> PasswordCheck:
         right = _matches(password, stored_hash)
     if not right or not known:
         return PasswordCheck(right=False)
-    return PasswordCheck(right=True, new_hash=_CONTEXT.hash(normalised) if _CONTEXT.needs_update(stored_hash) else None)
+    return PasswordCheck(right=True, outdated=_CONTEXT.needs_update(stored_hash))
 
 
 def _matches(password: str, stored_hash: str) -> bool:

@@ -1,16 +1,19 @@
 """Signing in: register and login, each of which ends in a new session with its tokens."""
 
+from datetime import datetime
+
 from auth_service.accounts.names import Name
 from auth_service.accounts.password_rules import require_strong
 from auth_service.accounts.passwords import PasswordHasher
 from auth_service.accounts.users import Account, Users
 from auth_service.errors import InvalidCredentials, NotFound, ServiceError, Taken
 from auth_service.metrics import LOGINS
-from auth_service.sessions.issuing import IssuedTokens, TokenIssuer
+from auth_service.sessions.ending import SessionEnding
+from auth_service.sessions.issuing import Grant, IssuedTokens, TokenIssuer
 from auth_service.sessions.rotation import RotationStore
-from auth_service.sessions.session import Client, Transport
+from auth_service.sessions.session import Opening
 from auth_service.sessions.store import SessionStore
-from auth_service.stores.database import Database, read_time
+from auth_service.stores.database import Database, Statements, read_time
 
 _ATTEMPTS = 3
 
@@ -25,6 +28,7 @@ class SignIn:
         users: Users,
         passwords: PasswordHasher,
         sessions: SessionStore,
+        ending: SessionEnding,
         rotations: RotationStore,
         tokens: TokenIssuer,
         password_min_length: int,
@@ -33,20 +37,12 @@ class SignIn:
         self._users = users
         self._passwords = passwords
         self._sessions = sessions
+        self._ending = ending
         self._rotations = rotations
         self._tokens = tokens
         self._password_min_length = password_min_length
 
-    async def register(
-        self,
-        *,
-        username: Name,
-        email: Name,
-        password: str,
-        transport: Transport,
-        scope: str | None,
-        client: Client,
-    ) -> IssuedTokens:
+    async def register(self, *, username: Name, email: Name, password: str, opening: Opening) -> IssuedTokens:
         """Make an account and sign it in. Raises WeakPassword, Taken."""
         require_strong(password, min_length=self._password_min_length, username=username.text, email=email.text)
         await self._rotations.answers()
@@ -57,44 +53,33 @@ class SignIn:
             account = await self._users.create(
                 transaction, username=username, email=email, password_hash=password_hash, now=now
             )
-            subject = self._users.subject(account)
-            session = await self._sessions.open(
-                transaction, subject, transport=transport, asked_scope=scope, client=client, now=now
-            )
-            return self._tokens.issue(session, subject, generation=1, now=now, grant="register")
+            tokens = await self._open(transaction, account, opening, now=now, grant="register")
+        await self._ending.announce(opening.replaces)
+        return tokens
 
-    async def login(
-        self,
-        *,
-        username: str | None,
-        email: str | None,
-        password: str,
-        transport: Transport,
-        scope: str | None,
-        client: Client,
-    ) -> IssuedTokens:
+    async def login(self, *, username: str | None, email: str | None, password: str, opening: Opening) -> IssuedTokens:
         """Sign in by user name or e-mail address. Raises InvalidCredentials: the same for unknown, wrong, disabled."""
         try:
             # A session whose refreshes could not be tracked is not opened.
             await self._rotations.answers()
             for _attempt in range(_ATTEMPTS):
                 account = await self._users.find(username=username, email=email)
-                tokens = await self._attempt(account, password, transport=transport, scope=scope, client=client)
+                tokens = await self._attempt(account, password, opening)
                 if tokens is not None:
                     LOGINS.labels(outcome="success").inc()
+                    await self._ending.announce(opening.replaces)
                     return tokens
             raise InvalidCredentials("the password kept changing")
         except ServiceError as exc:
             LOGINS.labels(outcome="refused" if isinstance(exc, InvalidCredentials) else "unavailable").inc()
             raise
 
-    async def _attempt(
-        self, account: Account | None, password: str, *, transport: Transport, scope: str | None, client: Client
-    ) -> IssuedTokens | None:
+    async def _attempt(self, account: Account | None, password: str, opening: Opening) -> IssuedTokens | None:
         """The new session's tokens, or None if the stored hash changed between the check and the opening."""
         check = await self._passwords.check(password, account.password_hash if account else None)
         if account is None or not check.right or account.disabled_at is not None:
             raise InvalidCredentials("unknown, wrong or disabled")
+        better_hash = await self._passwords.hash(password) if check.outdated else None
         async with self._database.transaction() as transaction:
             try:
                 locked, now = await self._users.lock(transaction, account.id)
@@ -109,13 +94,17 @@ class SignIn:
                 "UPDATE users SET last_login_at = $2, password_hash = coalesce($3, password_hash) WHERE id = $1",
                 account.id,
                 now,
-                check.new_hash,
+                better_hash,
             )
-            subject = self._users.subject(locked)
-            session = await self._sessions.open(
-                transaction, subject, transport=transport, asked_scope=scope, client=client, now=now
-            )
-            return self._tokens.issue(session, subject, generation=1, now=now, grant="login")
+            return await self._open(transaction, locked, opening, now=now, grant="login")
+
+    async def _open(
+        self, transaction: Statements, account: Account, opening: Opening, *, now: datetime, grant: Grant
+    ) -> IssuedTokens:
+        subject = self._users.subject(account)
+        await self._ending.end_within(transaction, opening.replaces, reason="replaced", now=now)
+        session = await self._sessions.open(transaction, subject, opening, now=now)
+        return self._tokens.issue(session, subject, generation=1, now=now, grant=grant)
 
     async def _refuse_taken(self, username: Name, email: Name) -> None:
         """Spare the hash for a name that is plainly taken; the unique index has the last word."""

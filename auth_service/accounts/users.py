@@ -11,18 +11,18 @@ from typing import Literal
 from uuid import UUID, uuid4
 
 import asyncpg
-from tortoise.expressions import Q
 
 from auth_service.accounts import names
 from auth_service.accounts.names import Name
 from auth_service.accounts.passwords import PasswordHasher
 from auth_service.errors import InvalidCredentials, NotFound, Taken
-from auth_service.models import User
 from auth_service.sessions.ending import SessionEnding
 from auth_service.sessions.store import SessionStore
 from auth_service.stores.database import Database, Row, Statements, read_time
 from auth_service.tokens import scope as scopes
 from auth_service.tokens.subject import Subject
+
+_ATTEMPTS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,32 +63,28 @@ class Users:
 
     async def locate(self, text: str) -> Account:
         """The account that a person means by an id, an e-mail address or a user name. Raises NotFound."""
-        account = None
-        if "@" in text:
-            account = await self.find(email=text)
-        else:
-            account = await self.find(username=text)
-            if account is None:
-                try:
-                    row = await self._database.row("SELECT * FROM users WHERE id = $1", UUID(text))
-                except ValueError:
-                    row = None
-                account = _account(row) if row else None
+        # An id first: anybody may register a user name that is somebody else's id.
+        try:
+            row = await self._database.row("SELECT * FROM users WHERE id = $1", UUID(text))
+        except ValueError:
+            row = None
+        if row is not None:
+            return _account(row)
+        account = await (self.find(email=text) if "@" in text else self.find(username=text))
         if account is None:
             raise NotFound("no such user")
         return account
 
     async def page(self, *, search: str = "", after: str = "", limit: int = 100) -> Sequence[Account]:
         """Accounts in the order of their user names, from the one after `after`, that contain `search`."""
-        query = User.all()
-        if search:
-            wanted = names.key(search)
-            query = query.filter(Q(username_key__contains=wanted) | Q(email_key__contains=wanted))
-        if after:
-            query = query.filter(username_key__gt=after)
-        with self._database.models():
-            users = await query.order_by("username_key").limit(limit)
-        return [_account(vars(user)) for user in users]
+        rows = await self._database.rows(
+            "SELECT * FROM users WHERE (strpos(username_key, $1) > 0 OR strpos(email_key, $1) > 0)"
+            " AND username_key > $2 ORDER BY username_key LIMIT $3",
+            names.key(search),
+            names.key(after),
+            limit,
+        )
+        return [_account(row) for row in rows]
 
     async def create(
         self,
@@ -133,14 +129,12 @@ class Users:
                 granted_scopes=granted_scopes,
             )
 
-    async def import_batch(
-        self, accounts: Sequence[tuple[Name, Name, str, frozenset[str]]], *, dry_run: bool = False
-    ) -> int:
-        """Add accounts with the hashes they have: (user name, e-mail, hash, scopes) each. One whose name or address
-        exists is skipped. Answers how many were added; `dry_run` adds them and takes it back."""
-        added = 0
+    async def import_batch(self, accounts: Sequence[tuple[Name, Name, str, frozenset[str]]]) -> int:
+        """Add accounts with the hashes they have: (user name, e-mail, hash, scopes) each; answers how many were added.
+
+        One whose name or address exists is skipped.
+        """
         async with self._database.transaction() as transaction:
-            await transaction.rows("SAVEPOINT before")
             now = await read_time(transaction, self._database.clock)
             rows = await transaction.rows(
                 "INSERT INTO users (id, username, username_key, email, email_key, password_hash, granted_scopes,"
@@ -155,10 +149,7 @@ class Users:
                 [scopes.join(granted) for *_, granted in accounts],
                 now,
             )
-            added = len(rows)
-            if dry_run:
-                await transaction.rows("ROLLBACK TO before")
-        return added
+        return len(rows)
 
     async def lock(self, transaction: Statements, user_id: UUID) -> tuple[Account, datetime]:
         """The account, locked against every change and every login until the transaction ends, and the time.
@@ -174,38 +165,48 @@ class Users:
             raise NotFound("no such user")
         return _account(row), self._now(row)
 
-    async def rename(self, user_id: UUID, *, username: Name | None, email: Name | None) -> Subject:
-        """Change what is given; answers the user as changed. Raises Taken, NotFound."""
+    async def rename(
+        self, user_id: UUID, *, username: Name | None, email: Name | None, verified_hash: str | None = None
+    ) -> Subject:
+        """Change what is given; answers the user as changed.
+
+        `verified_hash`: only if the password is still the one that was checked. Raises Taken, InvalidCredentials.
+        """
         try:
             row = await self._database.row(
                 "UPDATE users SET username = coalesce($2, username), username_key = coalesce($3, username_key),"
-                " email = coalesce($4, email), email_key = coalesce($5, email_key) WHERE id = $1 RETURNING *",
+                " email = coalesce($4, email), email_key = coalesce($5, email_key)"
+                " WHERE id = $1 AND password_hash = coalesce($6, password_hash) RETURNING *",
                 user_id,
                 username and username.text,
                 username and username.key,
                 email and email.text,
                 email and email.key,
+                verified_hash,
             )
         except asyncpg.UniqueViolationError as exc:
             raise _taken(exc) from None
         if row is None:
-            raise NotFound("no such user")
+            raise InvalidCredentials("deleted, or its password was changed meanwhile")
         return self.subject(_account(row))
 
-    async def require_password(self, user_id: UUID, password: str) -> Account:
-        """The account, if `password` is its password. Raises InvalidCredentials."""
-        row = await self._database.row("SELECT * FROM users WHERE id = $1", user_id)
-        account = _account(row) if row else None
-        check = await self._passwords.check(password, account.password_hash if account else None)
-        if account is None or not check.right:
+    async def require_password(self, user_id: UUID, password: str) -> str:
+        """The stored hash, if `password` is the user's. Raises InvalidCredentials."""
+        row = await self._database.row("SELECT password_hash FROM users WHERE id = $1", user_id)
+        stored_hash: str | None = row["password_hash"] if row else None
+        check = await self._passwords.check(password, stored_hash)
+        if stored_hash is None or not check.right:
             raise InvalidCredentials("the current password is wrong")
-        return account
+        return stored_hash
 
     async def change_password(self, user_id: UUID, *, current: str, new: str, keep_session: UUID) -> None:
         """Set a new password and end every session but `keep_session`. Raises InvalidCredentials."""
-        account = await self.require_password(user_id, current)
         new_hash = await self._passwords.hash(new)
-        await self._set_hash(user_id, new_hash, keep_session=keep_session, verified=account.password_hash)
+        for _attempt in range(_ATTEMPTS):
+            verified_hash = await self.require_password(user_id, current)
+            if await self._set_hash(user_id, new_hash, keep_session=keep_session, verified=verified_hash):
+                return
+        raise InvalidCredentials("the password kept changing")
 
     async def set_password(self, user_id: UUID, new: str) -> None:
         """Set a new password without knowing the old one, and end every session. Raises NotFound."""
@@ -251,16 +252,18 @@ class Users:
             await transaction.rows("UPDATE users SET granted_scopes = $2 WHERE id = $1", user_id, scopes.join(granted))
         return granted
 
-    async def _set_hash(self, user_id: UUID, new_hash: str, *, keep_session: UUID | None, verified: str | None) -> None:
+    async def _set_hash(self, user_id: UUID, new_hash: str, *, keep_session: UUID | None, verified: str | None) -> bool:
+        """False, with nothing changed, if the stored hash is no longer the one that was verified."""
         async with self._database.transaction() as transaction:
             account, now = await self.lock(transaction, user_id)
             if verified is not None and account.password_hash != verified:
-                raise InvalidCredentials("the password was changed meanwhile")
+                return False  # a login has made a better hash of it, or it is another password now
             await transaction.rows("UPDATE users SET password_hash = $2 WHERE id = $1", user_id, new_hash)
             ended = await self._ending.end_all_of_user(
                 transaction, user_id, reason="password_change", now=now, keep=keep_session
             )
         await self._ending.announce(ended)
+        return True
 
     def _now(self, row: Row) -> datetime:
         return self._database.clock.now(row["now"])

@@ -3,11 +3,13 @@
 import click
 
 from auth_service.app import Parts
-from auth_service.cli.output import json_option, show, show_json
+from auth_service.cli.output import json_option, show
 from auth_service.cli.running import run_or_exit
 from auth_service.preflight import Finding, check_database, check_keys, check_redis
-from auth_service.settings import Settings, SettingsError, load_settings
+from auth_service.settings import Settings, SettingsError, load_settings, misspelt_names
 from auth_service.stores.clock import Clock
+
+_COLOURS = {"ok": "green", "away": "yellow", "wrong": "red"}
 
 
 @click.command("check")
@@ -20,35 +22,45 @@ def check(as_json: bool) -> None:
     try:
         settings = load_settings()
     except SettingsError as exc:
-        wrong = [{"subject": name, "state": "wrong", "detail": problem} for name, problem in exc.problems.items()]
-        _show(wrong, as_json=as_json)
+        rows = [{"subject": name, "state": "wrong", "detail": problem} for name, problem in exc.problems.items()]
+        show(rows, as_json=as_json, columns=("subject", "state", "detail"), colours=_COLOURS)
         raise SystemExit(2) from None
     findings = run_or_exit(lambda: preflight(settings))
-    _show([_row(finding) for finding in findings], as_json=as_json)
+    rows = [{"subject": found.subject, "state": found.state, "detail": found.detail} for found in findings]
+    rows += [
+        {"subject": name, "state": "ok", "detail": f"this is no setting: is {meant} meant?"}
+        for name, meant in misspelt_names().items()
+    ]
+    show(rows, as_json=as_json, columns=("subject", "state", "detail"), colours=_COLOURS)
     if any(finding.state != "ok" for finding in findings):
         raise SystemExit(1)
 
 
+def sound_or_exit(settings: Settings) -> None:
+    """End the command if a store or a key is wrong; say so on standard error if one is away."""
+    findings = run_or_exit(lambda: preflight(settings))
+    wrong = [finding for finding in findings if finding.state == "wrong"]
+    if wrong:
+        lines = "\n".join(f"  {finding.subject}: {finding.detail}" for finding in wrong)
+        raise click.ClickException(f"refusing to start:\n{lines}")
+    for finding in findings:
+        if finding.state == "away":
+            click.echo(f"waiting for {finding.subject}: {finding.detail}", err=True)
+
+
 async def preflight(settings: Settings) -> list[Finding]:
     """Every check, in the order in which to mend."""
-    findings = [Finding("settings", "ok", f"are well formed; the issuer is {settings.issuer}")]
-    findings.append(await check_database(settings))
-    findings.append(await check_redis(settings))
     parts = Parts(settings, Clock())
     await parts.open()
     try:
-        findings.append(await check_keys(parts.database, parts.key_store))
+        database = await check_database(parts.database, settings)
+        findings = [
+            Finding("settings", "ok", f"all are well formed; the issuer is {settings.issuer}"),
+            database,
+            await check_redis(settings),
+        ]
+        if database.state == "ok":  # without the tables there are no keys to look at
+            findings.append(await check_keys(parts.database, parts.key_store))
     finally:
         await parts.close()
     return findings
-
-
-def _row(finding: Finding) -> dict[str, str]:
-    return {"subject": finding.subject, "state": finding.state, "detail": finding.detail}
-
-
-def _show(rows: list[dict[str, str]], *, as_json: bool) -> None:
-    if as_json:
-        show_json(rows)
-    else:
-        show(rows, as_json=False, columns=("subject", "state", "detail"))

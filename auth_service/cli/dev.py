@@ -1,22 +1,29 @@
 """`auth-service dev`: the whole service on this machine, in one command and with nothing to set up."""
 
-import asyncio
+import fcntl
 import os
 import secrets
+import shlex
+import signal
+import sys
 from base64 import urlsafe_b64encode
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 import click
 
 from auth_service.accounts import names
 from auth_service.app import Parts
-from auth_service.cli.running import settings_or_exit
+from auth_service.cli.check import sound_or_exit
+from auth_service.cli.running import run_or_exit, settings_or_exit
 from auth_service.devstack.postgresql import PrivatePostgreSQL
 from auth_service.devstack.process import StackError
 from auth_service.devstack.redis import PrivateRedis
 from auth_service.errors import Taken
 from auth_service.server import PortBusy, bind, serve
-from auth_service.settings import PREFIX, Settings
+from auth_service.settings import PREFIX, Settings, is_given
 from auth_service.stores import schema
 from auth_service.stores.clock import Clock
 
@@ -25,13 +32,23 @@ _DEMO_USER, _DEMO_EMAIL, _DEMO_PASSWORD = "demo", "demo@example.com", "demo demo
 
 
 @click.command("dev")
-@click.option("--port", type=click.IntRange(1, 65535), default=8000, show_default=True, help="The public port.")
-@click.option("--internal-port", type=click.IntRange(1, 65535), default=9000, show_default=True)
+@click.option(
+    "--port", type=click.IntRange(1, 65535), default=8000, show_default=True, metavar="PORT", help="Public port."
+)
+@click.option(
+    "--internal-port",
+    type=click.IntRange(1, 65535),
+    default=9000,
+    show_default=True,
+    metavar="PORT",
+    help="Internal port: health and metrics.",
+)
 @click.option(
     "--folder",
     type=click.Path(file_okay=False, path_type=Path),
     default=Path(".auth-service"),
     show_default=True,
+    metavar="FOLDER",
     help="Where the private stores keep their data.",
 )
 def dev(port: int, internal_port: int, folder: Path) -> None:
@@ -40,63 +57,89 @@ def dev(port: int, internal_port: int, folder: Path) -> None:
     PostgreSQL and Redis are those that AUTH_DATABASE_URL and AUTH_REDIS_URL name, else programs found on PATH, else
     those inside the wheels of the dependency group `stack`.
     """
+    if port == internal_port:
+        raise click.UsageError("--port and --internal-port must differ")
     started: list[PrivatePostgreSQL | PrivateRedis] = []
     try:
         for number, setting in ((port, "--port"), (internal_port, "--internal-port")):
             bind(f"{_HOST}:{number}", setting).close()  # a busy port is named before anything is started
-        database_url, redis_url = _stores(folder, started)
-        settings = settings_or_exit(
-            issuer=f"http://{_HOST}:{port}",
-            listen=f"{_HOST}:{port}",
-            internal_listen=f"{_HOST}:{internal_port}",
-            database_url=database_url,
-            redis_url=redis_url,
-            key_encryption_keys=_encryption_key(folder),
-            allowed_origins=os.environ.get(f"{PREFIX}ALLOWED_ORIGINS") or f"http://{_HOST}:8001",
-            log_format="console",
-        )
-        asyncio.run(_prepare(settings))
-        _greet(settings)
-        serve(settings)
-    except (StackError, PortBusy) as exc:
+        with _alone_in(folder), _ended_like_ctrl_c():
+            try:
+                settings = settings_or_exit(
+                    issuer=f"http://{_HOST}:{port}",
+                    listen=f"{_HOST}:{port}",
+                    internal_listen=f"{_HOST}:{internal_port}",
+                    **_unless_given(folder, started),
+                )
+                run_or_exit(lambda: _prepare(settings))
+                sound_or_exit(settings)
+                _write_environment(folder, settings)
+                _greet(folder, settings)
+                serve(settings)
+            finally:
+                for number in (signal.SIGINT, signal.SIGTERM):  # an impatient second one must not leave them running
+                    signal.signal(number, signal.SIG_IGN)
+                for server in reversed(started):
+                    server.stop()
+    except BrokenPipeError:
+        raise
+    except (StackError, PortBusy, OSError) as exc:
         raise click.ClickException(str(exc)) from None
-    finally:
-        for server in reversed(started):
-            server.stop()
-    click.echo("Stopped. The data is kept in " + click.format_filename(folder))
+    click.echo(f"Stopped. The data is kept in {click.format_filename(folder)}")
 
 
-def _stores(folder: Path, started: list[PrivatePostgreSQL | PrivateRedis]) -> tuple[str, str]:
-    """The URLs of both stores; those that had to be started are added to `started`."""
-    database_url = os.environ.get(f"{PREFIX}DATABASE_URL")
-    if not database_url:
+def _unless_given(folder: Path, started: list[PrivatePostgreSQL | PrivateRedis]) -> dict[str, object]:
+    """The settings that nobody gave. Stores that had to be started for them are added to `started`."""
+    made: dict[str, object] = {}
+    if not is_given("database_url"):
         postgresql = PrivatePostgreSQL(folder)
-        click.echo(f"PostgreSQL {postgresql.version}", err=True)
-        postgresql.start()
+        click.echo(f"Starting PostgreSQL {postgresql.version}", err=True)
         started.append(postgresql)
+        postgresql.start()
         postgresql.create_database()
-        database_url = postgresql.url()
-    redis_url = os.environ.get(f"{PREFIX}REDIS_URL")
-    if not redis_url:
+        made["database_url"] = postgresql.url()
+    if not is_given("redis_url"):
         redis = PrivateRedis(folder, durable=True)
-        click.echo(redis.version, err=True)
-        redis.start()
+        click.echo(f"Starting {redis.version}", err=True)
         started.append(redis)
-        redis_url = redis.url()
-    return database_url, redis_url
+        redis.start()
+        made["redis_url"] = redis.url()
+    if not is_given("key_encryption_keys"):
+        made["key_encryption_keys"] = _encryption_key(folder)
+    if not is_given("allowed_origins"):
+        made["allowed_origins"] = f"http://{_HOST}:8001"
+    if not is_given("log_format"):
+        made["log_format"] = "console"
+    return made
 
 
 def _encryption_key(folder: Path) -> str:
     """This folder's own key: made at the first start, so that there is no built-in secret even here."""
-    given = os.environ.get(f"{PREFIX}KEY_ENCRYPTION_KEYS")
-    if given:
-        return given
     file = folder / "encryption.key"
-    folder.mkdir(parents=True, exist_ok=True)
     if not file.exists():
-        file.touch(mode=0o600)
-        file.write_text(urlsafe_b64encode(secrets.token_bytes(32)).decode("ascii"), "utf-8")
+        _write_private(file, urlsafe_b64encode(secrets.token_bytes(32)).decode("ascii"))
     return file.read_text("utf-8")
+
+
+def _write_environment(folder: Path, settings: Settings) -> None:
+    """What another terminal needs in order to use the other commands on these stores."""
+    values = {
+        "ISSUER": settings.issuer,
+        "DATABASE_URL": settings.database_url.get_secret_value(),
+        "REDIS_URL": settings.redis_url.get_secret_value(),
+        "KEY_ENCRYPTION_KEYS": ",".join(key.get_secret_value() for key in settings.key_encryption_keys),
+    }
+    lines = [f"export {PREFIX}{name}={shlex.quote(value)}\n" for name, value in values.items()]
+    _write_private(folder / "environment", "".join(lines))
+
+
+def _write_private(file: Path, text: str) -> None:
+    """Whole or not at all, and for its owner alone."""
+    unfinished = file.with_suffix(".new")
+    unfinished.unlink(missing_ok=True)
+    unfinished.touch(mode=0o600)
+    unfinished.write_text(text, "utf-8")
+    unfinished.rename(file)
 
 
 async def _prepare(settings: Settings) -> None:
@@ -114,9 +157,43 @@ async def _prepare(settings: Settings) -> None:
         await parts.close()
 
 
-def _greet(settings: Settings) -> None:
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Hold `folder`: a second `dev` in it would take the first one's stores for a dead one's and end them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StackError(
+                f"another `auth-service dev` runs in {folder}: stop it, or give this one another --folder"
+            ) from None
+        yield
+
+
+@contextmanager
+def _ended_like_ctrl_c() -> Iterator[None]:
+    """A plain `kill` and a closed terminal stop the stores too, whenever they come."""
+
+    def terminate(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    def hang_up(_number: int, _frame: FrameType | None) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)  # which the server, once it runs, takes as an orderly stop
+
+    before = {signal.SIGTERM: signal.signal(signal.SIGTERM, terminate)}
+    before[signal.SIGHUP] = signal.signal(signal.SIGHUP, hang_up)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _greet(folder: Path, settings: Settings) -> None:
     issuer = settings.issuer
     body = f'{{"email": "{_DEMO_EMAIL}", "password": "{_DEMO_PASSWORD}"}}'
+    environment = shlex.quote(str(folder / "environment"))
     click.echo(
         f"""
   {click.style("auth-service", bold=True)} is at {click.style(issuer, fg="cyan")}
@@ -130,6 +207,16 @@ def _greet(settings: Settings) -> None:
     curl -s {issuer}/user/login -H 'Content-Type: application/json' \\
       -d '{body}'
 
+  The other commands, in another terminal:
+    . {environment}
+    {_command()} users list
+
   Ctrl-C stops everything.
 """
     )
+
+
+def _command() -> str:
+    """How this program was called: with `make dev` it is not on PATH."""
+    called = sys.argv[0]
+    return f"{shlex.quote(sys.executable)} -m auth_service" if called.endswith(".py") else shlex.quote(called)

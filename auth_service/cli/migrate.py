@@ -17,5 +17,5 @@ def migrate_command(as_json: bool) -> None:
     settings = settings_or_exit()
     applied: list[str] = []
     run_or_exit(lambda: schema.migrate(settings.database_url.get_secret_value(), applied=applied.append))
-    text = "\n".join(f"applied {name}" for name in applied) or "The schema is up to date."
+    text = "\n".join(f"Applied {name}." for name in applied) or "The schema is up to date."
     say(text, as_json=as_json, applied=applied)

@@ -1,13 +1,19 @@
 """Running a command against the service's parts: settings in, parts opened and closed, failures as exit codes."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
+import asyncpg
 import click
+import structlog
+from tortoise.exceptions import BaseORMException
 
+from auth_service.accounts.users import Account
 from auth_service.app import Parts
-from auth_service.errors import ServiceError, Unavailable
+from auth_service.errors import NotFound, ServiceError, Unavailable
 from auth_service.settings import Settings, SettingsError, load_settings
 from auth_service.stores.clock import Clock
 
@@ -44,15 +50,47 @@ def with_parts(work: Callable[[Parts], Awaitable[_T]]) -> _T:
     return run_or_exit(run)
 
 
+async def locate(parts: Parts, user: str) -> Account:
+    """The account that a person means by `user`; ends the command if there is none."""
+    try:
+        return await parts.users.locate(user)
+    except NotFound:
+        raise click.ClickException(
+            f"there is no user {user!r}: `auth-service users list --search ...` looks for one"
+        ) from None
+
+
 def run_or_exit(work: Callable[[], Awaitable[_T]]) -> _T:
     """Run `work`; what it refuses becomes one line and exit code 1."""
 
     async def run() -> _T:
+        asyncio.get_running_loop().set_exception_handler(_background_failure)
         return await work()
 
+    with _log_on_standard_error():
+        try:
+            return asyncio.run(run())
+        except Unavailable as exc:
+            raise click.ClickException(f"{exc.reason}: `auth-service check` says more") from None
+        except ServiceError as exc:
+            raise click.ClickException(exc.reason) from None
+        except (asyncpg.PostgresError, BaseORMException) as exc:
+            # Not one of the failures that pass: a right that is missing, a schema that somebody changed.
+            raise click.ClickException(f"PostgreSQL refuses: {str(exc).partition(chr(10))[0]}") from None
+
+
+def _background_failure(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """A connection that Ctrl-C cut short has nobody left to tell."""
+    if not isinstance(context.get("exception"), OSError):
+        loop.default_exception_handler(context)
+
+
+@contextmanager
+def _log_on_standard_error() -> Iterator[None]:
+    """Standard output is the command's own: a line of the log in it would spoil the JSON."""
+    before = structlog.get_config()
+    structlog.configure(logger_factory=lambda *_names: structlog.PrintLogger(sys.stderr))
     try:
-        return asyncio.run(run())
-    except Unavailable as exc:
-        raise click.ClickException(f"{exc.reason}; `auth-service check` says more") from None
-    except ServiceError as exc:
-        raise click.ClickException(f"{exc.reason}") from None
+        yield
+    finally:
+        structlog.configure(**before)

@@ -5,9 +5,9 @@ from uuid import UUID
 import click
 
 from auth_service.app import Parts
-from auth_service.cli.output import json_option, say, show
-from auth_service.cli.running import with_parts
-from auth_service.errors import NotFound
+from auth_service.cli.arguments import TEXT, user_argument
+from auth_service.cli.output import counted, json_option, say, show
+from auth_service.cli.running import locate, with_parts
 from auth_service.sessions.session import Session
 
 
@@ -16,54 +16,70 @@ def sessions() -> None:
     """List and revoke sessions."""
 
 
-@sessions.command("list")
-@click.argument("user")
+@sessions.command("list", short_help="List the live sessions of a user.")
+@user_argument
+@click.option(
+    "--limit", type=click.IntRange(1, 10_000), default=200, show_default=True, metavar="COUNT", help="At most so many."
+)
 @json_option
-def list_sessions(user: str, as_json: bool) -> None:
-    """List the live sessions of USER: an e-mail address, a user name or an id."""
+def list_sessions(user: str, limit: int, as_json: bool) -> None:
+    """List the live sessions of USER, the newest first.
+
+    USER is an e-mail address, a user name or an id.
+    """
 
     async def work(parts: Parts) -> list[Session]:
-        account = await parts.users.locate(user)
-        return list(await parts.sessions.live_of_user(account.id, now=await parts.database.now()))
+        account = await locate(parts, user)
+        return list(await parts.sessions.live_of_user(account.id, now=await parts.database.now(), limit=limit + 1))
 
+    found = with_parts(work)
     rows = [
         {
             "id": session.id,
-            "created_at": session.created_at,
             "last_used_at": session.last_used_at,
-            "expires_at": session.expires_at,
-            "transport": session.transport,
-            "scope": session.scope,
             "ip": session.client.ip,
+            "created_at": session.created_at,
             "user_agent": session.client.user_agent,
+            "transport": session.transport,
+            "expires_at": session.expires_at,
+            "scope": session.scope,
         }
-        for session in with_parts(work)
+        for session in found[:limit]
     ]
-    columns = ("id", "created_at", "last_used_at", "expires_at", "transport", "ip", "user_agent")
-    show(rows, as_json=as_json, columns=columns, empty="No live session.")
+    show(
+        rows,
+        as_json=as_json,
+        columns=("id", "last_used_at", "ip"),
+        spare=("created_at", "user_agent", "transport", "expires_at"),
+        empty="No live session.",
+    )
+    if len(found) > limit:
+        click.echo("There are more: see --limit.", err=True)
 
 
-@sessions.command()
+@sessions.command(short_help="Revoke one session, or every session of a user.")
 @click.argument("session_id", type=click.UUID, required=False)
-@click.option("--user", help="Revoke every session of this user instead.")
+@click.option("--user", type=TEXT, help="Revoke every session of this user instead.")
 @json_option
 def revoke(session_id: UUID | None, user: str | None, as_json: bool) -> None:
-    """Revoke the session SESSION_ID, or every session of one user."""
+    """Revoke the session SESSION_ID, or every session of one user: their tokens open nothing here any more."""
     if (session_id is None) == (user is None):
         raise click.UsageError("give either SESSION_ID or --user")
 
     async def work(parts: Parts) -> int:
         if user is not None:
-            account = await parts.users.locate(user)
-            return await parts.users.end_sessions(account.id, reason="admin")
+            return await parts.users.end_sessions((await locate(parts, user)).id, reason="admin")
         assert session_id is not None
         session = (await parts.sessions.standing(session_id)).session
         if session is None:
-            raise NotFound("no such session")
+            raise click.ClickException("there is no such session: `auth-service sessions list USER` shows a user's")
         if session.revoked_at is not None:
             return 0
         await parts.ending.end([session_id], reason="admin")
         return 1
 
     count = with_parts(work)
-    say(f"Revoked {count} session{'' if count == 1 else 's'}.", as_json=as_json, revoked=count)
+    if session_id is not None and count == 0:
+        say("It had ended already.", as_json=as_json, revoked=0)
+    else:
+        say(f"Revoked {counted(count, 'session')}.", as_json=as_json, revoked=count)

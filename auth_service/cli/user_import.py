@@ -1,13 +1,15 @@
-"""`auth-service users import`: accounts from another system, with the password hashes they have."""
+"""`auth-service users import`: accounts from another system, with the password hashes they have.
 
-import csv
-import json
+What the rows of a file are is `import_file.py`'s; which hashes are kept is `accounts/imported_hash.py`'s.
+"""
+
+import io
 import os
+import stat
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal, TextIO
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO, Literal
 
 import click
 
@@ -15,152 +17,187 @@ from auth_service.accounts import names
 from auth_service.accounts.imported_hash import ImportedHashRefused, imported_hash
 from auth_service.accounts.names import Name, NameRefused
 from auth_service.app import Parts
+from auth_service.cli.import_file import FIELDS, FileRefused, Row, rows_of
 from auth_service.cli.output import show_json
 from auth_service.cli.running import with_parts
+from auth_service.errors import Unavailable
 from auth_service.tokens import scope as scopes
 
-_BATCH = 500
-_FIELDS = frozenset({"username", "email", "password_hash", "scopes"})
+_BATCH = 500  # rows in one transaction
+_MOST_SHOWN = 100  # bad rows, to people
+
+_Account = tuple[Name, Name, str, frozenset[str]]
+"""User name, e-mail address, hash and granted scopes."""
 
 
 class _BadRow(Exception):
     """A row that cannot be imported; the text says why."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
-    line: int
-    username: Name
-    email: Name
-    password_hash: str
-    granted_scopes: frozenset[str]
-
-
-@click.command("import")
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.command("import", short_help="Import accounts with the password hashes they have.")
+@click.argument("file", type=click.File("rb"))
 @click.option(
     "--format",
     "layout",
     type=click.Choice(["auto", "jsonl", "csv"]),
     default="auto",
     show_default=True,
-    help="auto goes by the file's name.",
+    help="What FILE is; auto goes by its name, or else by how it begins.",
 )
 @click.option("--dry-run", is_flag=True, help="Read and check everything; write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
-def import_users(file: Path, layout: str, dry_run: bool, as_json: bool) -> None:
-    """Import accounts from FILE: JSON lines, or CSV with a header.
+def import_users(file: BinaryIO, layout: Literal["auto", "jsonl", "csv"], dry_run: bool, as_json: bool) -> None:
+    """Import accounts from FILE, or from standard input if it is -.
 
-    Fields: username, email, password_hash, and optionally scopes (separated by spaces). Hashes of Django
-    (pbkdf2_sha256$..., argon2$...), of passlib (pbkdf2_sha256) and plain argon2id are kept; each is hashed anew with
-    argon2id at its first login. Accounts that exist are skipped. Bad rows are reported by line and the good ones kept.
-    Exit code 1 if any row was bad.
+    FILE is CSV with a header, or JSON lines, in UTF-8. Fields: username, email, password_hash, and optionally scopes
+    (separated by spaces).
+
+    Hashes of Django (pbkdf2_sha256$..., argon2$...) and of passlib ($pbkdf2-sha256$...) and plain argon2 are kept; each
+    is hashed anew with argon2id at its first login.
+
+    Accounts that exist are skipped: the same file can be imported again. Bad rows are reported by line and the good
+    ones are kept; the exit code is 1 if any row was bad.
     """
-    kind: Literal["jsonl", "csv"] = (
-        "csv" if layout == "csv" or (layout == "auto" and file.suffix == ".csv") else "jsonl"
-    )
-    size = file.stat().st_size
-    summary = with_parts(lambda parts: _import(parts, file, kind, size=size, dry_run=dry_run))
+    run = _Import(dry_run=dry_run)
+    try:
+        whole, size = _at_hand(file)
+        rows = rows_of(whole, layout, name=file.name)
+        with_parts(lambda parts: run.read(parts, rows, whole, size))
+    except FileRefused as exc:
+        raise click.ClickException(f"{file.name}: {exc}") from None
+    except KeyboardInterrupt:
+        raise click.ClickException(f"stopped. {run.so_far}") from None
     if as_json:
-        show_json(summary)
+        show_json(run.summary)
     else:
-        for bad in summary["bad"]:
-            click.echo(f"{file}:{bad['line']}: {bad['reason']}", err=True)
+        for bad in run.bad[:_MOST_SHOWN]:
+            click.echo(f"{file.name}:{bad['line']}: {bad['reason']}", err=True)
+        if len(run.bad) > _MOST_SHOWN:
+            click.echo(f"... and {len(run.bad) - _MOST_SHOWN} more: --json names them all", err=True)
         verb = "would be imported" if dry_run else "imported"
-        click.echo(f"{summary['imported']} {verb}, {summary['skipped']} exist, {len(summary['bad'])} bad.")
-    if summary["bad"]:
+        click.echo(f"{run.imported} {verb}, {run.skipped} skipped because they exist, {len(run.bad)} bad.")
+    if run.bad:
         raise SystemExit(1)
 
 
-async def _import(
-    parts: Parts, file: Path, kind: Literal["jsonl", "csv"], *, size: int, dry_run: bool
-) -> dict[str, Any]:
-    imported = skipped = 0
-    bad: list[dict[str, Any]] = []
-    batch: list[_Row] = []
+@dataclass(slots=True)
+class _Import:
+    """One run, and what it has done so far."""
 
-    async def write() -> None:
-        nonlocal imported, skipped
-        # The last line of a name wins nothing: the first one is the account, as if they had come one by one.
-        written = await parts.users.import_batch(
-            [(row.username, row.email, row.password_hash, row.granted_scopes) for row in batch], dry_run=dry_run
+    dry_run: bool
+    imported: int = 0
+    skipped: int = 0
+    bad: list[dict[str, Any]] = field(default_factory=list)
+    _line: int = 0
+    _seen: set[str] = field(default_factory=set)
+    """Of a dry run: the keys of those that would be there by now."""
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        return {"imported": self.imported, "skipped": self.skipped, "bad": self.bad, "dry_run": self.dry_run}
+
+    @property
+    def so_far(self) -> str:
+        if self.dry_run:
+            return "Nothing was written."
+        return f"{self.imported} accounts were imported, up to line {self._line}: run it again, and they are skipped."
+
+    async def read(self, parts: Parts, rows: Iterator[Row], file: BinaryIO, size: int) -> None:
+        """Import what can be of `rows`, which come from `file`, of so many bytes."""
+        hidden = not sys.stderr.isatty()
+        with click.progressbar(length=size, label="Importing", file=sys.stderr, hidden=hidden) as bar:
+            reached = 0
+            for batch in _batches(rows):
+                accounts = [account for row in batch if (account := self._account(row)) is not None]
+                try:
+                    written = await (self._count(parts, accounts) if self.dry_run else _write(parts, accounts))
+                except Unavailable as exc:
+                    raise click.ClickException(f"{exc.reason}. {self.so_far}") from None
+                self.imported += written
+                self.skipped += len(accounts) - written
+                self._line = batch[-1].line
+                bar.update(file.tell() - reached)
+                reached = file.tell()
+
+    def _account(self, row: Row) -> _Account | None:
+        try:
+            return _checked(row)
+        except _BadRow as exc:
+            self.bad.append({"line": row.line, "reason": str(exc)})
+            return None
+
+    async def _count(self, parts: Parts, accounts: list[_Account]) -> int:
+        """How many would be written. Two lines of one name are one account: the first, as if they came one by one."""
+        keys = [(username.key, email.key) for username, email, *_ in accounts]
+        existing = await parts.database.rows(
+            "SELECT username_key, email_key FROM users"
+            " WHERE username_key = ANY($1::text[]) OR email_key = ANY($2::text[])",
+            [username for username, _ in keys],
+            [email for _, email in keys],
         )
-        imported += written
-        skipped += len(batch) - written
-        batch.clear()
-
-    with (
-        open(file, encoding="utf-8-sig", newline="", errors="surrogateescape") as source,  # noqa: ASYNC230 — alone here
-        click.progressbar(length=size, label="Importing", file=sys.stderr) as bar,
-    ):
-        position = 0
-        for line, fields in _rows(source, kind):
-            try:
-                batch.append(_checked(line, fields))
-            except _BadRow as exc:
-                bad.append({"line": line, "reason": str(exc)})
-            if len(batch) == _BATCH:
-                await write()
-                reached = os.lseek(source.fileno(), 0, os.SEEK_CUR)
-                bar.update(reached - position)
-                position = reached
-        if batch:
-            await write()
-        bar.update(size - position)
-    return {"imported": imported, "skipped": skipped, "bad": bad, "dry_run": dry_run}
+        # A user name never holds @ and an address always does: one set is enough for both.
+        self._seen.update(key for pair in existing for key in pair)
+        count = 0
+        for pair in keys:
+            if self._seen.isdisjoint(pair):
+                self._seen.update(pair)
+                count += 1
+        return count
 
 
-def _rows(source: TextIO, kind: Literal["jsonl", "csv"]) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    """Each row's line number and its fields, or why it has none."""
-    if kind == "csv":
-        reader = csv.DictReader(source, strict=True)
-        while True:
-            try:
-                row = next(reader)
-            except StopIteration:
-                return
-            except csv.Error as exc:
-                yield reader.line_num, f"not CSV: {exc}"
-                continue
-            extra = row.pop(None, None)
-            yield reader.line_num, "has more columns than the header" if extra else dict(row)
-    else:
-        for number, line in enumerate(source, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError):
-                yield number, "not JSON"
-                continue
-            yield number, row if isinstance(row, dict) else "not a JSON object"
+async def _write(parts: Parts, accounts: list[_Account]) -> int:
+    return await parts.users.import_batch(accounts) if accounts else 0
 
 
-def _checked(line: int, fields: dict[str, Any] | str) -> _Row:
-    if isinstance(fields, str):
-        raise _BadRow(fields)
-    unknown = fields.keys() - _FIELDS
-    if unknown:
-        raise _BadRow(f"has fields that are not one of {', '.join(sorted(_FIELDS))}")
+def _batches(rows: Iterator[Row]) -> Iterator[list[Row]]:
+    batch: list[Row] = []
+    for row in rows:
+        batch.append(row)
+        if len(batch) == _BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _checked(row: Row) -> _Account:
+    if isinstance(row.fields, str):
+        raise _BadRow(row.fields)
+    if not row.fields.keys() <= FIELDS:
+        raise _BadRow(f"has a member that is not one of {', '.join(sorted(FIELDS))}")
     values = {}
-    for field in ("username", "email", "password_hash"):
-        value = fields.get(field)
-        if not isinstance(value, str) or not value:
-            raise _BadRow(f"{field} is missing")
-        values[field] = value
-    granted = scopes.split(fields.get("scopes") or "") if isinstance(fields.get("scopes") or "", str) else None
-    if granted is None or not all(map(scopes.is_valid, granted)):
-        raise _BadRow("scopes must be scopes separated by spaces")
+    for name in ("username", "email", "password_hash"):
+        value = row.fields.get(name)
+        if value is None or value == "":
+            raise _BadRow(f"{name} is missing")
+        if not isinstance(value, str):
+            raise _BadRow(f"{name} must be text")
+        values[name] = value
+    granted = row.fields.get("scopes") or ""
+    listed = granted.split(" ") if isinstance(granted, str) else granted
+    if not isinstance(listed, list) or not all(isinstance(one, str) for one in listed):
+        raise _BadRow("scopes must be text, separated by spaces")
+    held = frozenset(filter(None, listed))
+    if not all(map(scopes.is_valid, held)):
+        raise _BadRow("scopes must be printable ASCII without quote and backslash, separated by spaces")
     try:
-        username = names.username(values["username"])
-    except NameRefused as exc:
-        raise _BadRow(f"username {exc}") from None
+        name = "username"
+        username = names.username(values[name])
+        name = "email"
+        email = names.email(values[name])
+        name = "password_hash"
+        return username, email, imported_hash(values[name]), held
+    except (NameRefused, ImportedHashRefused) as exc:
+        raise _BadRow(f"{name} {exc}") from None
+
+
+def _at_hand(file: BinaryIO) -> tuple[BinaryIO, int]:
+    """`file` and its bytes. What comes through a pipe is read to its end first: later Ctrl-C could not end the wait."""
     try:
-        email = names.email(values["email"])
-    except NameRefused as exc:
-        raise _BadRow(f"email {exc}") from None
-    try:
-        password_hash = imported_hash(values["password_hash"])
-    except ImportedHashRefused as exc:
-        raise _BadRow(f"password_hash {exc}") from None
-    return _Row(line, username, email, password_hash, granted)
+        found = os.fstat(file.fileno())
+    except OSError:
+        found = None
+    if found is not None and stat.S_ISREG(found.st_mode):
+        return file, found.st_size
+    content = file.read()
+    return io.BytesIO(content), len(content)

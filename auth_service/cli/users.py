@@ -1,5 +1,6 @@
 """`auth-service users`: keeping accounts. Importing many at once is `user_import.py`'s."""
 
+import shlex
 import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -7,12 +8,13 @@ from typing import Any
 import click
 
 from auth_service.accounts import names
-from auth_service.accounts.names import NameRefused
+from auth_service.accounts.names import Name, NameRefused
 from auth_service.accounts.password_rules import require_strong
 from auth_service.accounts.users import Account
 from auth_service.app import Parts
+from auth_service.cli.arguments import SCOPE, TEXT, user_argument
 from auth_service.cli.output import json_option, say, show
-from auth_service.cli.running import with_parts
+from auth_service.cli.running import locate, with_parts
 from auth_service.cli.user_import import import_users
 from auth_service.errors import WeakPassword
 from auth_service.tokens import scope as scopes
@@ -33,19 +35,18 @@ def users() -> None:
 users.add_command(import_users)
 
 
-@users.command()
+@users.command(short_help="Add a user.")
 @click.argument("username")
 @click.argument("email")
-@click.option("--scope", "granted", multiple=True, help="A scope beyond AUTH_DEFAULT_SCOPES; may be given many times.")
+@click.option(
+    "--scope", "granted", type=SCOPE, multiple=True, help="A scope beyond AUTH_DEFAULT_SCOPES; may be given many times."
+)
 @_password_option
 @json_option
 def add(username: str, email: str, granted: tuple[str, ...], password_stdin: bool, as_json: bool) -> None:
     """Add a user USERNAME with the address EMAIL."""
-    try:
-        name, address = names.username(username), names.email(email)
-    except NameRefused as exc:
-        raise click.UsageError(f"the name {exc}") from None
-    _require_scopes(granted)
+    name = _name("USERNAME", names.username, username)
+    address = _name("EMAIL", names.email, email)
     password = _password(password_stdin)
 
     async def work(parts: Parts) -> Account:
@@ -56,29 +57,36 @@ def add(username: str, email: str, granted: tuple[str, ...], password_stdin: boo
     say(f"Added {account.username} ({account.id}).", as_json=as_json, **_facts(account))
 
 
-@users.command("list")
-@click.option("--search", default="", help="Only those whose name or address contains this.")
-@click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True)
-@click.option("--after", default="", help="Start after this user name.")
+@users.command("list", short_help="List users by name.")
+@click.option("--search", type=TEXT, default="", help="Only those whose name or address contains this.")
+@click.option(
+    "--limit", type=click.IntRange(1, 10_000), default=100, show_default=True, metavar="COUNT", help="At most so many."
+)
+@click.option("--after", type=TEXT, default="", help="Start after this user name.")
 @json_option
 def list_users(search: str, limit: int, after: str, as_json: bool) -> None:
-    """List users by name."""
+    """List users in the order of their names."""
 
     async def work(parts: Parts) -> list[Account]:
-        return list(await parts.users.page(search=search, after=names.key(after), limit=limit))
+        return list(await parts.users.page(search=search, after=after, limit=limit + 1))
 
     found = with_parts(work)
-    columns = ("id", "username", "email", "scopes", "created_at", "last_login_at", "disabled_at")
-    rows = [_facts(account) for account in found]
+    rows = [_facts(account) for account in found[:limit]]
     if not as_json:
         rows = [row | {"scopes": scopes.join(row["scopes"]) or None} for row in rows]
-    show(rows, as_json=as_json, columns=columns, empty="No user.")
-    if len(found) == limit and not as_json:
-        click.echo(f"There may be more: --after {found[-1].username!r}", err=True)
+    show(
+        rows,
+        as_json=as_json,
+        columns=("username", "email", "last_login_at", "disabled_at"),
+        spare=("scopes", "created_at", "id"),
+        empty="No user.",
+    )
+    if len(found) > limit:
+        click.echo(f"There are more: --after {shlex.quote(found[limit - 1].username)}", err=True)
 
 
-@users.command()
-@click.argument("user")
+@users.command(short_help="Refuse every login of a user and end every session.")
+@user_argument
 @json_option
 def disable(user: str, as_json: bool) -> None:
     """Refuse every login of USER and end every session."""
@@ -86,21 +94,22 @@ def disable(user: str, as_json: bool) -> None:
     say(f"Disabled {account.username}; every session has ended.", as_json=as_json, **_facts(account))
 
 
-@users.command()
-@click.argument("user")
+@users.command(short_help="Allow a disabled user to log in again.")
+@user_argument
 @json_option
 def enable(user: str, as_json: bool) -> None:
-    """Allow USER to log in again."""
+    """Allow USER to log in again. Sessions that were ended stay ended."""
     account = _change(user, lambda parts, account: parts.users.enable(account.id))
     say(f"Enabled {account.username}.", as_json=as_json, **_facts(account))
 
 
-@users.command("set-password")
-@click.argument("user")
+@users.command("set-password", short_help="Give a user a new password and end every session.")
+@user_argument
 @_password_option
 @json_option
 def set_password(user: str, password_stdin: bool, as_json: bool) -> None:
     """Give USER a new password and end every session."""
+    with_parts(lambda parts: locate(parts, user))  # before anybody thinks of a password
     password = _password(password_stdin)
 
     async def change(parts: Parts, account: Account) -> None:
@@ -111,20 +120,22 @@ def set_password(user: str, password_stdin: bool, as_json: bool) -> None:
     say(f"{account.username} has a new password; every session has ended.", as_json=as_json, **_facts(account))
 
 
-@users.command()
-@click.argument("user")
-@click.argument("granted", metavar="SCOPE...", nargs=-1, required=True)
+@users.command(short_help="Grant a user scopes beyond the default ones.")
+@user_argument
+@click.argument("granted", type=SCOPE, metavar="SCOPE...", nargs=-1, required=True)
 @json_option
 def grant(user: str, granted: tuple[str, ...], as_json: bool) -> None:
-    """Grant USER scopes beyond the default ones."""
-    _require_scopes(granted)
+    """Grant USER scopes beyond the default ones.
+
+    auth:admin and the other scopes that open this service itself are in a token only if the login asks for them.
+    """
     account = _change(user, lambda parts, account: parts.users.grant(account.id, add=granted))
     _say_scopes(account, as_json=as_json)
 
 
-@users.command()
-@click.argument("user")
-@click.argument("taken", metavar="SCOPE...", nargs=-1, required=True)
+@users.command(short_help="Take scopes away from a user.")
+@user_argument
+@click.argument("taken", type=SCOPE, metavar="SCOPE...", nargs=-1, required=True)
 @json_option
 def ungrant(user: str, taken: tuple[str, ...], as_json: bool) -> None:
     """Take scopes away from USER; they are gone at the next refresh."""
@@ -136,18 +147,30 @@ def _change(user: str, change: Callable[[Parts, Account], Awaitable[object]]) ->
     """Apply `change` to the account that `user` names; answers the account as it is after it."""
 
     async def work(parts: Parts) -> Account:
-        account = await parts.users.locate(user)
+        account = await locate(parts, user)
         await change(parts, account)
         return await parts.users.locate(str(account.id))
 
     return with_parts(work)
 
 
+def _name(argument: str, parse: Callable[[str], Name], text: str) -> Name:
+    try:
+        return parse(text)
+    except NameRefused as exc:
+        raise click.UsageError(f"{argument} {exc}") from None
+
+
 def _password(from_stdin: bool) -> str:
-    if from_stdin:
-        return sys.stdin.readline().rstrip("\r\n")
-    password: str = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
-    return password
+    if not from_stdin:
+        if not sys.stdin.isatty():
+            raise click.UsageError("there is no terminal to ask for the password at: give --password-stdin")
+        password: str = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
+        return password
+    try:
+        return sys.stdin.buffer.readline().decode("utf-8").rstrip("\r\n")
+    except UnicodeDecodeError:
+        raise click.ClickException("the password on standard input is not UTF-8") from None
 
 
 def _require_strong(parts: Parts, password: str, *, username: str, email: str) -> None:
@@ -155,12 +178,6 @@ def _require_strong(parts: Parts, password: str, *, username: str, email: str) -
         require_strong(password, min_length=parts.settings.password_min_length, username=username, email=email)
     except WeakPassword as exc:
         raise click.ClickException(exc.detail) from None
-
-
-def _require_scopes(granted: tuple[str, ...]) -> None:
-    for scope in granted:
-        if not scopes.is_valid(scope):
-            raise click.UsageError("a scope may hold printable ASCII except space, quote and backslash")
 
 
 def _say_scopes(account: Account, *, as_json: bool) -> None:

@@ -52,11 +52,11 @@ class PrivatePostgreSQL:
 
     def start(self) -> None:
         """Start, making the data folder at the first time. Raises StackError."""
-        if not (self._data / "PG_VERSION").exists():
+        if (self._data / "PG_VERSION").exists():
+            self._require_own_version()
+            self._end_leftover()
+        else:
             self._initialise()
-        if (self._data / "postmaster.pid").exists():
-            # Left by a run of ours that was killed: this folder is private, so what runs in it is ours to end.
-            self._run("pg_ctl", "stop", "-D", self._data, "-m", "fast", check=False)
         self.port = self.port or free_port()
         settings = ["listen_addresses=127.0.0.1", "unix_socket_directories=", "max_connections=100"]
         if self._fast:
@@ -100,6 +100,30 @@ class PrivatePostgreSQL:
 
         return asyncio.run(run())
 
+    def _require_own_version(self) -> None:
+        made_by = (self._data / "PG_VERSION").read_text("ascii").strip()
+        if self.version.partition(".")[0] != made_by:
+            raise StackError(
+                f"{self._data} was made by PostgreSQL {made_by}, and the one found here is {self.version}: "
+                f"remove that folder, and its data with it, or put PostgreSQL {made_by} on PATH"
+            )
+
+    def _end_leftover(self) -> None:
+        """End the server of a run of ours that was killed. Only one that answers, with our password, out of our data:
+        after a restart of the machine the number in the file may be anybody's."""
+        pid_file = self._data / "postmaster.pid"
+        lines = pid_file.read_text("utf-8").splitlines() if pid_file.exists() else []
+        if len(lines) < 4:
+            return
+        self.port, wanted = int(lines[3]), self.port
+        try:
+            if accepts_connections(self.port) and self._sql("SHOW data_directory") == str(self._data):
+                self._run("pg_ctl", "stop", "-D", self._data, "-m", "fast", check=False)
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            pass  # not ours; PostgreSQL itself says so if it is in the way
+        finally:
+            self.port = wanted
+
     def _answers(self) -> bool:
         if not accepts_connections(self.port):
             return False
@@ -109,15 +133,18 @@ class PrivatePostgreSQL:
             return False
 
     def _initialise(self) -> None:
-        self._data.mkdir(exist_ok=True)
-        self._give(self._data)
+        # Made beside its place and then put there: one that was interrupted is not taken for a whole one.
+        unfinished = self._home / "postgresql.new"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir()
+        self._give(unfinished)
         with tempfile.NamedTemporaryFile("w", dir=self._home, suffix=".pw") as password_file:
             password_file.write(self._password())
             password_file.flush()
             self._give(Path(password_file.name))
             arguments: list[str | Path] = [
                 "-D",
-                self._data,
+                unfinished,
                 "-U",
                 _USER,
                 "-E",
@@ -130,6 +157,7 @@ class PrivatePostgreSQL:
             if self._fast:
                 arguments.append("--no-sync")
             self._run("initdb", *arguments)
+        unfinished.rename(self._data)
 
     def _password(self) -> str:
         file = self._home / "postgresql.password"

@@ -25,18 +25,21 @@ class PrivateRedis:
 
     def start(self) -> None:
         """Start, on the same port as before if there was one. Raises StackError."""
+        self._end_leftover()
         self.port = self.port or free_port()
         command: list[str | Path] = [self._binary, "--port", str(self.port), "--bind", "127.0.0.1", "--dir"]
         command += [self._folder]
         command += ["--maxmemory-policy", "noeviction", "--daemonize", "no", "--save", ""]
         command += ["--appendonly", "yes" if self._durable else "no"]
         self._process = ServerProcess(command, log=self._folder / "redis.log")
+        self._port_file.write_text(str(self.port), "ascii")
         self._process.wait_until(self._answers)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
         if self._process is not None:
             self._process.stop(number)
             self._process = None
+            self._port_file.unlink(missing_ok=True)
 
     @property
     def pid(self) -> int:
@@ -46,13 +49,31 @@ class PrivateRedis:
     def url(self, database: int = 0) -> str:
         return f"redis://127.0.0.1:{self.port}/{database}"
 
+    @property
+    def _port_file(self) -> Path:
+        return self._folder / "redis.port"
+
+    def _end_leftover(self) -> None:
+        """End the server of a run of ours that was killed, which would go on writing into our folder. Only one that
+        says itself that its folder is ours: by now another program may listen on that port."""
+        if self._process is not None or not self._port_file.exists():
+            return
+        port = int(self._port_file.read_text("ascii") or 0)
+        if _ask(port, "CONFIG GET dir").endswith(f"\r\n{self._folder}\r\n"):
+            _ask(port, "SHUTDOWN", seconds=10)  # closes the connection once it has written down what it has
+
     def _answers(self) -> bool:
-        try:
-            with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
-                connection.sendall(b"PING\r\n")
-                return connection.recv(16).startswith(b"+PONG")
-        except OSError:
-            return False
+        return _ask(self.port, "PING").startswith("+PONG")
+
+
+def _ask(port: int, command: str, *, seconds: float = 1) -> str:
+    """The beginning of the answer to one command; nothing where nobody answers."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=seconds) as connection:
+            connection.sendall(f"{command}\r\n".encode())
+            return connection.recv(4096).decode("utf-8", "replace")
+    except OSError:
+        return ""
 
 
 def find_binary() -> Path:

@@ -20,13 +20,12 @@ class Origins:
         """Why a request with these headers may not use the cookie transport, or None if it may."""
         origins = headers.getlist("origin")
         fetch_site = headers.get("sec-fetch-site")
-        if origins:
-            if len(origins) != 1 or origins[0] not in self._allowed:
-                return OriginRefused("origin_not_allowed")
-        elif fetch_site != "same-origin":
+        if origins and (len(origins) != 1 or origins[0] not in self._allowed):
             return OriginRefused("origin_not_allowed")
         if fetch_site == "cross-site":
             return OriginRefused("cookie_needs_same_site")
+        if not origins and fetch_site != "same-origin":
+            return OriginRefused("origin_not_allowed")
         return None
 
     def cors(self) -> Middleware:

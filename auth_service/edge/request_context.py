@@ -1,5 +1,4 @@
-"""What every request gets: an id, its client's address, security headers, one log line, metrics, and an answer even
-when our own code fails. Pure ASGI."""
+"""What every request gets: an id, its client's address, security headers, one log line and metrics. Pure ASGI."""
 
 import re
 import time
@@ -11,7 +10,6 @@ import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from auth_service.edge.problems import internal_error
 from auth_service.edge.proxies import client_address
 from auth_service.metrics import HTTP_REQUESTS, HTTP_SECONDS
 
@@ -72,11 +70,6 @@ class RequestContext:
 
         try:
             await self._app(scope, receive, send_with_headers)
-        except Exception:
-            _log.exception("unexpected_error")
-            if status:
-                raise  # the answer has begun: only cutting the connection says that it is not whole
-            await internal_error()(scope, receive, send_with_headers)
         finally:
             self._record(scope, status, time.perf_counter() - began)
 

@@ -88,4 +88,4 @@ def presented_access_token(request: Request) -> str | None:
     if not values:
         return None
     scheme, _, credentials = values[0].partition(" ")
-    return credentials.strip() if scheme.lower() == "bearer" else None
+    return credentials.strip(" ") if scheme.lower() == "bearer" else None

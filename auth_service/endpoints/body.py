@@ -2,7 +2,7 @@
 
 import json
 import re
-from typing import Annotated, Any, Never, TypeVar
+from typing import Annotated, Any, ClassVar, Never, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from starlette.requests import Request
@@ -18,6 +18,9 @@ class Body(BaseModel):
     """A request body. An unknown member is an error: it is a misspelt one."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", hide_input_in_errors=True)
+
+    alternatives: ClassVar[tuple[str, ...]] = ()
+    """The fields that a check of the whole body is about."""
 
 
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
@@ -47,7 +50,7 @@ async def parse_body(request: Request, model: type[_Body], *, optional: bool = F
         return model()
     if content_type is None:
         raise UnsupportedMediaType()
-    return _validated(model, _parse(data))
+    return _validated(model, _parse(data, model))
 
 
 def _is_json(content_type: str) -> bool:
@@ -69,13 +72,15 @@ async def _read(request: Request) -> bytes:
     return bytes(data)
 
 
-def _parse(data: bytes) -> dict[str, Any]:
+def _parse(data: bytes, model: type[Body]) -> dict[str, Any]:
     try:
         value = json.loads(data.decode("utf-8"), object_pairs_hook=_unique_members, parse_constant=_refuse_constant)
     except RecursionError:
         raise InvalidRequest("The body is nested too deeply.") from None
-    except _DuplicateMember:
-        raise InvalidRequest("The body holds a member twice.") from None
+    except _DuplicateMember as exc:
+        # A name is repeated only if it is one of ours.
+        fields = ((exc.name, "is there twice"),) if exc.name in model.model_fields else ()
+        raise InvalidRequest("The body holds a member twice.", fields=fields) from None
     except ValueError:
         raise InvalidRequest("The body is not JSON.") from None
     if not isinstance(value, dict):
@@ -95,8 +100,11 @@ def _validated(model: type[_Body], members: dict[str, Any]) -> _Body:
             elif error["loc"]:
                 message = "is required" if error["type"] == "missing" else error["msg"]
                 wrong.setdefault(str(error["loc"][0]), message.removeprefix("Value error, "))
+            elif error["type"] == "value_error":
+                for field in model.alternatives:
+                    wrong.setdefault(field, error["msg"].removeprefix("Value error, "))
             else:
-                wrong.setdefault("(body)", error["msg"].removeprefix("Value error, "))
+                unknown = True  # a name that is not even text
         detail = "These fields are wrong: " + ", ".join(wrong) + "." if wrong else ""
         if unknown:
             known = ", ".join(model.model_fields)
@@ -105,13 +113,17 @@ def _validated(model: type[_Body], members: dict[str, Any]) -> _Body:
 
 
 class _DuplicateMember(ValueError):
-    pass
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
 
 
 def _unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        raise _DuplicateMember
+    members: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in members:
+            raise _DuplicateMember(name)
+        members[name] = value
     return members
 
 

@@ -7,6 +7,9 @@ from auth_service.sessions.issuing import IssuedTokens
 
 NAME = "__Host-refresh_token"
 
+DESCRIBED = (("Set-Cookie", f"With the cookie transport: `{NAME}`, where its generation is new to the caller."),)
+"""Of an answer that may set it, for the OpenAPI document."""
+
 
 def presented(request: Request) -> str | None:
     """The refresh token in the request's cookie, or None."""

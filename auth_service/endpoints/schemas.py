@@ -4,7 +4,16 @@ from datetime import UTC, datetime
 from typing import Annotated, Literal, Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
 from auth_service.accounts import names
 from auth_service.accounts.passwords import MAX_BYTES
@@ -14,38 +23,96 @@ from auth_service.sessions.session import Session, Transport
 from auth_service.tokens import scope as scopes
 from auth_service.tokens.subject import Subject
 
+_PASSWORD = "correct horse battery staple"  # noqa: S105 — an example
+_ID = "0b9b4a0e-7f0c-4d8b-9a51-3f6a2f1c8e57"
+_ACCESS_TOKEN = "eyJhbGciOiJSUzI1NiIsInR5cCI6ImF0K2p3dCIsImtpZCI6…"  # noqa: S105 — the beginning of one
+_REFRESH_TOKEN = "eyJhbGciOiJSUzI1NiIsInR5cCI6InJ0K2p3dCIsImtpZCI6…"  # noqa: S105
+
+
+def _short_enough(password: str) -> str:
+    # Before anything is hashed: the length above counts characters, and each can take four bytes.
+    if len(password.encode()) > MAX_BYTES:
+        raise ValueError(f"must have at most {MAX_BYTES} bytes")
+    return password
+
+
 Username = Annotated[Text, Field(min_length=1, max_length=names.USERNAME_MAX_LENGTH, examples=["ada"])]
 Email = Annotated[Text, Field(min_length=3, max_length=names.EMAIL_MAX_LENGTH, examples=["ada@example.com"])]
 Password = Annotated[
     Text,
     Field(
-        min_length=1, max_length=MAX_BYTES, examples=["correct horse battery"], json_schema_extra={"format": "password"}
+        min_length=1,
+        max_length=MAX_BYTES,
+        description=f"At most {MAX_BYTES} bytes of UTF-8.",
+        examples=[_PASSWORD],
+        json_schema_extra={"format": "password"},
+    ),
+    AfterValidator(_short_enough),
+]
+# Its pattern leaves no room for what `Text` refuses.
+Scope = Annotated[
+    str,
+    Field(
+        max_length=scopes.MAX_LENGTH,
+        pattern=scopes.PATTERN,
+        description="Separated by spaces; what the user does not hold is left out.",
+        examples=["profile"],
     ),
 ]
-Scope = Annotated[Text, Field(max_length=scopes.MAX_LENGTH, pattern=scopes.PATTERN, examples=["profile"])]
-RefreshTokenText = Annotated[Text, Field(min_length=1, max_length=8192)]
-Moment = Annotated[datetime, PlainSerializer(lambda moment: _rfc3339(moment), return_type=str)]
+AskedTransport = Annotated[
+    Transport, Field(description="`cookie` for browsers: no script ever sees the refresh token.", examples=["body"])
+]
+RefreshTokenText = Annotated[Text, Field(min_length=1, max_length=8192, examples=[_REFRESH_TOKEN])]
+Moment = Annotated[
+    datetime,
+    PlainSerializer(lambda moment: _rfc3339(moment), return_type=str),
+    WithJsonSchema({"type": "string", "format": "date-time", "examples": ["2030-01-31T12:00:00Z"]}),
+]
 """RFC 3339, UTC."""
 
 
-class _SignInBody(Body):
-    password: Password
-    transport: Transport = Field("body", description="`cookie` for browsers: no script ever sees the refresh token.")
-    scope: Scope | None = Field(None, description="Space-separated; what the user does not hold is left out.")
+class _Members(Body):
+    """What may be left out is left out: `null` would be a second way to say it."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _not_null(cls, value: object) -> object:
+        if value is None:
+            raise ValueError("must not be null: leave it out")
+        return value
 
 
-class Registration(_SignInBody):
+class Registration(_Members):
     """A new account."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"username": "ada", "email": "ada@example.com", "password": _PASSWORD}]}
+    )
 
     username: Username
     email: Email
+    password: Password
+    transport: AskedTransport = "body"
+    scope: Scope | None = None
 
 
-class Login(_SignInBody):
+class Login(_Members):
     """Either `email` or `username`, and the password."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [{"required": ["email"]}, {"required": ["username"]}],
+            "examples": [{"email": "ada@example.com", "password": _PASSWORD}],
+        }
+    )
+
+    alternatives = ("email", "username")
 
     email: Email | None = None
     username: Username | None = None
+    password: Password
+    transport: AskedTransport = "body"
+    scope: Scope | None = None
 
     @model_validator(mode="after")
     def _one_name(self) -> Self:
@@ -54,27 +121,34 @@ class Login(_SignInBody):
         return self
 
 
-class Refresh(Body):
+class Refresh(_Members):
     """The refresh token, unless the cookie carries it."""
 
     refresh_token: RefreshTokenText | None = None
 
 
-class Logout(Body):
+class Logout(_Members):
     """The refresh token, unless the cookie or the bearer access token names the session."""
 
     refresh_token: RefreshTokenText | None = None
 
 
-class AccountChange(Body):
+class AccountChange(_Members):
     """What is to change. A new `email` needs `current_password`."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "dependentRequired": {"email": ["current_password"]},
+            "examples": [{"email": "ada@example.org", "current_password": _PASSWORD}],
+        }
+    )
 
     username: Username | None = None
     email: Email | None = None
     current_password: Password | None = None
 
 
-class PasswordChange(Body):
+class PasswordChange(_Members):
     """The old and the new password."""
 
     current_password: Password
@@ -84,9 +158,9 @@ class PasswordChange(Body):
 class User(BaseModel):
     """Who a user is. Names are for display: key by `id`."""
 
-    id: UUID
-    username: str
-    email: str
+    id: UUID = Field(examples=[_ID])
+    username: str = Field(examples=["ada"])
+    email: str = Field(examples=["ada@example.com"])
 
     @classmethod
     def of(cls, subject: Subject) -> Self:
@@ -96,12 +170,12 @@ class User(BaseModel):
 class TokenResponse(BaseModel):
     """Tokens of one session. With the cookie transport `refresh_token` is absent: it is in the cookie alone."""
 
-    access_token: str
+    access_token: str = Field(examples=[_ACCESS_TOKEN])
     token_type: Literal["Bearer"] = "Bearer"  # noqa: S105 — a name of RFC 6750
-    expires_in: int = Field(description="Seconds.")
-    refresh_token: str | None = None
-    refresh_expires_in: int = Field(description="Seconds.")
-    scope: str
+    expires_in: int = Field(description="Seconds.", examples=[600])
+    refresh_token: str | None = Field(None, examples=[_REFRESH_TOKEN])
+    refresh_expires_in: int = Field(description="Seconds.", examples=[604_800])
+    scope: str = Field(description="Separated by spaces.", examples=["profile"])
     user: User
 
     @classmethod
@@ -119,13 +193,13 @@ class TokenResponse(BaseModel):
 class SessionInfo(BaseModel):
     """A live session, for its owner to recognise. `last_used_at` is to the hour: finer would be a thief's clock."""
 
-    id: UUID
+    id: UUID = Field(examples=[_ID])
     created_at: Moment
     last_used_at: Moment
     expires_at: Moment
-    ip: str | None
-    user_agent: str | None
-    current: bool
+    ip: str | None = Field(examples=["203.0.113.7"])
+    user_agent: str | None = Field(examples=["Mozilla/5.0"])
+    current: bool = Field(description="Whether this request came from it.", examples=[True])
 
     @classmethod
     def of(cls, session: Session, *, current: UUID) -> Self:
@@ -140,11 +214,38 @@ class SessionInfo(BaseModel):
         )
 
 
+class JsonWebKey(BaseModel):
+    """A public RSA key (RFC 7517). `kid` is its thumbprint (RFC 7638)."""
+
+    kty: Literal["RSA"]
+    use: Literal["sig"]
+    alg: Literal["RS256"]
+    kid: str = Field(examples=["NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs"])
+    n: str = Field(examples=["0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWh…"])
+    e: str = Field(examples=["AQAB"])
+
+
+class JsonWebKeySet(BaseModel):
+    """The keys that verify this issuer's tokens (RFC 7517 §5)."""
+
+    keys: list[JsonWebKey]
+
+
+class Metadata(BaseModel):
+    """What this issuer offers (RFC 8414)."""
+
+    issuer: str = Field(examples=["https://auth.example.com"])
+    jwks_uri: str = Field(examples=["https://auth.example.com/.well-known/jwks.json"])
+    response_types_supported: list[str] = Field(examples=[[]])
+    grant_types_supported: list[str] = Field(examples=[[]])
+    service_documentation: str = Field(examples=["https://auth.example.com/docs"])
+
+
 class FieldProblem(BaseModel):
     """What is wrong with one field."""
 
-    field: str
-    message: str
+    field: str = Field(examples=["email"])
+    message: str = Field(examples=["is required"])
 
 
 class Problem(BaseModel):
@@ -152,12 +253,12 @@ class Problem(BaseModel):
 
     model_config = ConfigDict(json_schema_extra={"additionalProperties": True})
 
-    type: str
-    title: str
-    status: int
-    code: str
-    detail: str
-    errors: list[FieldProblem] = Field([], description="The fields of the request that are wrong.")
+    type: str = Field(examples=["about:blank"])
+    title: str = Field(examples=["Bad Request"])
+    status: int = Field(examples=[400])
+    code: str = Field(examples=["invalid_request"])
+    detail: str = Field(examples=["These fields are wrong: email."])
+    errors: list[FieldProblem] | None = Field(None, description="The fields of the request that are wrong.")
 
 
 def _rfc3339(moment: datetime) -> str:

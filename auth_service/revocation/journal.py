@@ -24,14 +24,14 @@ async def revoke(transaction: Statements, kind: Kind, claims: Iterable[str], *, 
     claims = list(claims)
     if not claims:
         return
-    await transaction.rows(
+    written = await transaction.rows(
         "INSERT INTO revocations (kind, claim, reason, revoked_at, expires_at)"
         " SELECT $1, claim, $3, $4, $5 FROM unnest($2::text[]) AS claim"
-        " ON CONFLICT (kind, claim) DO NOTHING",
+        " ON CONFLICT (kind, claim) DO NOTHING RETURNING id",
         kind,
         claims,
         reason,
         now,
         now + RETENTION,
     )
-    REVOCATIONS.labels(kind=kind, reason=reason).inc(len(claims))
+    REVOCATIONS.labels(kind=kind, reason=reason).inc(len(written))

@@ -81,5 +81,8 @@ class CheckpointWriter:
     async def _run(self) -> None:
         while True:
             await asyncio.sleep(_INTERVAL)
-            if self._pending:
+            try:
                 await self.flush()
+            except Exception:
+                # Whatever it was: a loop that ended here would let the checkpoints fall behind for good.
+                _log.exception("checkpoints_kept_back", count=len(self._pending))

@@ -43,18 +43,24 @@ class SessionEnding:
         """End these sessions. One that has ended stays as it is; one whose row is gone is journaled all the same."""
         if not session_ids:
             return
-        ordered = sorted(set(session_ids))
         async with self._database.transaction() as transaction:
             now = await read_time(transaction, self._database.clock)
-            for session_id in ordered:
-                await transaction.rows(
-                    "UPDATE sessions SET revoked_at = $2, revoked_reason = $3 WHERE id = $1 AND revoked_at IS NULL",
-                    session_id,
-                    now,
-                    reason,
-                )
-            await journal.revoke(transaction, "s", map(str, ordered), reason=reason, now=now)
-        await self.announce(ordered)
+            await self.end_within(transaction, session_ids, reason=reason, now=now)
+        await self.announce(session_ids)
+
+    async def end_within(
+        self, transaction: Statements, session_ids: Sequence[UUID], *, reason: EndReason, now: datetime
+    ) -> None:
+        """The same, inside the caller's transaction: `announce` them once it is committed."""
+        ordered = sorted(set(session_ids))
+        for session_id in ordered:
+            await transaction.rows(
+                "UPDATE sessions SET revoked_at = $2, revoked_reason = $3 WHERE id = $1 AND revoked_at IS NULL",
+                session_id,
+                now,
+                reason,
+            )
+        await journal.revoke(transaction, "s", map(str, ordered), reason=reason, now=now)
 
     async def end_all_of_user(
         self, transaction: Statements, user_id: UUID, *, reason: EndReason, now: datetime, keep: UUID | None = None
@@ -68,7 +74,7 @@ class SessionEnding:
         await journal.revoke(transaction, "s", map(str, ended), reason=reason, now=now)
         return ended
 
-    async def announce(self, session_ids: list[UUID]) -> None:
+    async def announce(self, session_ids: Sequence[UUID]) -> None:
         """Tell Redis about sessions whose end is committed. Never fails: PostgreSQL has the last word."""
         if not session_ids:
             return

@@ -65,6 +65,7 @@ class RefreshProtocol:
             checkpoint=Generation(session.generation, session.rotated_at),
             now=standing.now,
             started=started,
+            transport=session.transport,
         )
         REFRESHES.labels(outcome=rotation.outcome.value).inc()
         if rotation.outcome is Outcome.REUSED:
@@ -72,7 +73,8 @@ class RefreshProtocol:
             await self._ending.end([session.id], reason="reuse")
             _log.warning("refresh_token_reused", sid=str(session.id), sub=str(session.user_id))
             raise RefreshRefused("refresh_token_reused")
-        if rotation.outcome in (Outcome.ROTATED, Outcome.ADOPTED):
+        if rotation.current.number > session.generation:
+            # Not only after a rotation: its own note may have died with the process that made it.
             self._checkpoints.note(session.id, rotation.current)
         return self._tokens.issue(
             session,

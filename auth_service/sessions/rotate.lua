@@ -1,18 +1,20 @@
 -- Decides one refresh of one session, atomically. `rotation.py` explains the decisions and is the only caller.
 --
--- KEYS[1]  the session's key; its value is "<generation> <rotated_at>"
+-- KEYS[1]  the session's key; its value is "<generation> <rotated_at>", and " <replayed_at>" where that matters
 -- ARGV     1 presented generation          2 checkpoint generation       3 checkpoint rotated_at (0: never rotated)
 --          4 now                           5 replay window               6 life of the key
---          7 latest moment at which to act, by this node's own clock (0: not known)
+--          7 latest moment at which to act, by this node's own clock     8 how long an answer may be under way
 -- Times are milliseconds; 3 and 4 are PostgreSQL's clock. Returns {outcome, generation, rotated_at, node's clock}.
 
 local presented = tonumber(ARGV[1])
 local current = tonumber(ARGV[2])
 local rotated_at = tonumber(ARGV[3])
+local replayed_at = 0
 local now = tonumber(ARGV[4])
 local window = tonumber(ARGV[5])
 local life = ARGV[6]
 local not_after = tonumber(ARGV[7])
+local under_way = tonumber(ARGV[8])
 
 local time = redis.call('TIME')
 local node_now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
@@ -21,39 +23,50 @@ local function answer(outcome)
   return {outcome, current, rotated_at, node_now}
 end
 
-local function store(generation)
-  current = generation
-  rotated_at = now
-  redis.call('SET', KEYS[1], string.format('%d %d', current, rotated_at), 'PX', life)
+local function store()
+  local value = string.format('%d %d', current, rotated_at)
+  if replayed_at > 0 then
+    value = value .. string.format(' %d', replayed_at)
+  end
+  redis.call('SET', KEYS[1], value, 'PX', life)
 end
 
 -- A command that waited too long, in a stopped process or before a stalled Redis, carries an old `now`: a rotation
 -- dated then would have its window behind it, and the next honest retry would look like theft.
-if not_after > 0 and node_now > not_after then
+if node_now > not_after then
   return answer('late')
 end
 
-local stored = redis.call('GET', KEYS[1])
-if stored then
-  local generation, at = string.match(stored, '^(%d+) (%d+)$')
-  generation, at = tonumber(generation), tonumber(at)
-  if generation and (generation > current or (generation == current and at > rotated_at)) then
-    current, rotated_at = generation, at
+-- pcall: a value that is not ours, of whatever type, is as good as none.
+local stored = redis.pcall('GET', KEYS[1])
+if type(stored) == 'string' then
+  local generation, rotated, replayed = string.match(stored, '^(%d+) (%d+) ?(%d*)$')
+  generation, rotated = tonumber(generation), tonumber(rotated)
+  if generation and (generation > current or (generation == current and rotated >= rotated_at)) then
+    current, rotated_at, replayed_at = generation, rotated, tonumber(replayed) or 0
   end
 end
 
 local within_window = rotated_at > 0 and now - rotated_at < window
 
 if presented > current then
-  store(presented)
+  current, rotated_at, replayed_at = presented, now, 0
+  store()
   return answer('adopted')
 elseif presented == current then
-  if within_window then
+  -- The last replays of this generation may still be under way to the caller's cookie jar. One that arrived after its
+  -- successor would overwrite it, and be taken for theft once the window is over.
+  if within_window or now - replayed_at < under_way then
     return answer('held')
   end
-  store(current + 1)
+  current, rotated_at, replayed_at = current + 1, now, 0
+  store()
   return answer('rotated')
 elseif presented == current - 1 and within_window then
+  if now - rotated_at > window - under_way then
+    replayed_at = now
+    store()
+  end
   return answer('replayed')
 elseif now < rotated_at then
   -- Its time was read before the current generation existed: a straggler, which proves nothing about theft.

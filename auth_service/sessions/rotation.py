@@ -9,11 +9,14 @@ back or failed over needs no special case. The presented generation against it:
     < current - 1  reused                                        reused
     > current      adopted: Redis has lost writes                adopted
 
+A rotation also waits, holding, until the last replayed cookie has had a fifth of the window to arrive: one that came
+after its successor would overwrite it in the jar, and what is left in the jar must work whenever it is used next.
+
 What follows from an outcome is decided in `refresh.py`.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -23,10 +26,14 @@ from uuid import UUID
 from redis.asyncio import Redis
 
 from auth_service.errors import Unavailable
-from auth_service.stores.redis import redis_failures
+from auth_service.sessions.session import Transport
+from auth_service.stores.redis import ANSWER_TIMEOUT, redis_failures
 
 PATIENCE = 5.0
-"""Seconds after which a refresh under way is dropped, wherever it waited. Well under the shortest replay window."""
+"""Seconds after which a refresh under way is dropped, wherever it waited."""
+
+_UNDER_WAY = 5
+"""The fraction of the window, as its divisor, that one answer may take to arrive."""
 
 _SCRIPT = resources.files("auth_service.sessions").joinpath("rotate.lua").read_text("utf-8")
 
@@ -72,27 +79,34 @@ class RotationStore:
         self._life = _milliseconds(idle_life + window)
         self._monotonic = monotonic
         # The node's clock minus ours, in milliseconds, as last seen in an answer. Only ever used to recognise a command
-        # that came late; where the guess is wrong (another node after a failover) the command is sent once more.
-        self._node_ahead: float | None = None
+        # that came late; where it is wrong (at first it is, and on another node after a failover) it is sent once more.
+        self._node_ahead = 0.0
 
     def started(self) -> float:
         """The moment at which a refresh begins, to be handed to `rotate`."""
         return self._monotonic()
 
     async def rotate(
-        self, session_id: UUID, presented: int, *, checkpoint: Generation, now: datetime, started: float
+        self,
+        session_id: UUID,
+        presented: int,
+        *,
+        checkpoint: Generation,
+        now: datetime,
+        started: float,
+        transport: Transport,
     ) -> Rotation:
         """Use generation `presented` of a session at `now`.
 
         Raises Unavailable, with nothing spent, when more than `PATIENCE` has passed since `started`.
         """
+        under_way = self._window // _UNDER_WAY if transport == "cookie" else 0
         for _attempt in range(2):
             moment = self._monotonic()
             if moment - started > PATIENCE:
                 raise Unavailable("a refresh waited too long")
-            not_after = 0.0
-            if self._node_ahead is not None:
-                not_after = (started + PATIENCE) * 1000 + self._node_ahead
+            # Not after we have given it up either: who is told that nothing was changed must find nothing changed.
+            not_after = min(started + PATIENCE, moment + ANSWER_TIMEOUT) * 1000 + self._node_ahead
             with redis_failures():
                 outcome, number, rotated_at, node_now = await self._script(
                     keys=[_key(session_id)],
@@ -104,6 +118,7 @@ class RotationStore:
                         self._window,
                         self._life,
                         int(not_after),
+                        under_way,
                     ],
                 )
             self._node_ahead = node_now - self._monotonic() * 1000
@@ -111,7 +126,7 @@ class RotationStore:
                 return Rotation(Outcome(outcome.decode()), Generation(number, _moment(rotated_at)))
         raise Unavailable("a refresh came late to Redis")
 
-    async def forget(self, session_ids: list[UUID]) -> None:
+    async def forget(self, session_ids: Sequence[UUID]) -> None:
         """Drop the keys of ended sessions. Each is its own command: a cluster has no others."""
         with redis_failures():
             async with self._redis.pipeline(transaction=False) as pipeline:

@@ -22,6 +22,19 @@ class Client:
 
 
 @dataclass(frozen=True, slots=True)
+class Opening:
+    """How a session is to be opened. `scope` is what was asked for; None: nothing in particular.
+
+    The sessions in `replaces` end in the same moment: their cookie is overwritten by the new one's.
+    """
+
+    transport: Transport
+    scope: str | None
+    client: Client
+    replaces: tuple[UUID, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Session:
     """One login. `generation` and `rotated_at` are the checkpoint: Redis may be ahead of it."""
 

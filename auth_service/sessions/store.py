@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
-from auth_service.sessions.session import Client, Session, Standing, Transport
+from auth_service.sessions.session import Client, Opening, Session, Standing
 from auth_service.settings import Settings
 from auth_service.stores.database import Database, Row, Statements
 from auth_service.tokens import scope as scopes
@@ -41,29 +41,20 @@ class SessionStore:
         """What a user holds: the default scopes and their own grants."""
         return self._default_scopes | scopes.split(granted_scopes)
 
-    async def open(
-        self,
-        transaction: Statements,
-        subject: Subject,
-        *,
-        transport: Transport,
-        asked_scope: str | None,
-        client: Client,
-        now: datetime,
-    ) -> Session:
+    async def open(self, transaction: Statements, subject: Subject, opening: Opening, *, now: datetime) -> Session:
         """Write a new session, at generation 1 and not yet rotated. The first refresh makes its Redis key."""
         session = Session(
             id=uuid4(),
             user_id=subject.id,
             client_id=self._client_id,
-            transport=transport,
-            scope=scopes.grantable(asked_scope, subject.held_scopes),
+            transport=opening.transport,
+            scope=scopes.grantable(opening.scope, subject.held_scopes),
             created_at=now,
             expires_at=now + self._life,
             generation=1,
             rotated_at=None,
             last_used_at=now,
-            client=client,
+            client=opening.client,
             revoked_at=None,
         )
         await transaction.rows(
@@ -76,8 +67,8 @@ class SessionStore:
             scopes.join(session.scope),
             session.created_at,
             session.expires_at,
-            client.ip,
-            client.user_agent,
+            session.client.ip,
+            session.client.user_agent,
         )
         return session
 

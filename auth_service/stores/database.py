@@ -1,6 +1,7 @@
 """PostgreSQL: the connection pool, transactions with a bound, and which of its failures mean "away".
 
-The statements themselves live with the nouns they are about; the tables are in `models.py`.
+The statements are plain SQL and live with the nouns they are about. The tables are Tortoise models (`models.py`), whose
+migrations `schema.py` runs.
 """
 
 import asyncio
@@ -12,8 +13,6 @@ from typing import Any, Protocol
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import asyncpg
-from tortoise.backends.base.client import BaseDBAsyncClient
-from tortoise.context import TortoiseContext
 from tortoise.exceptions import BaseORMException, DBConnectionError
 
 from auth_service.errors import Unavailable
@@ -51,6 +50,8 @@ _AWAY = (
     asyncpg.exceptions.InvalidAuthorizationSpecificationError,
     asyncpg.exceptions.UndefinedTableError,  # not migrated yet: `auth-service check` says so
     asyncpg.exceptions.UndefinedColumnError,
+    asyncpg.exceptions.InvalidCachedStatementError,  # migrated under our feet: the next try prepares it anew
+    asyncpg.exceptions.OutdatedSchemaCacheError,
 )
 
 
@@ -69,46 +70,38 @@ class Database:
 
     def __init__(self, url: str, clock: Clock, *, pool_size: int = 16) -> None:
         self.clock = clock
-        self._config = {
-            "connections": {
-                "default": {
-                    "engine": "tortoise.backends.asyncpg",
-                    "credentials": {
-                        **connection_arguments(url),
-                        "minsize": 1,
-                        "maxsize": pool_size,
-                        "timeout": 3.0,
-                        "command_timeout": 4.0,
-                        "server_settings": dict(_SERVER_SETTINGS),
-                        # Nothing of ours leaves state on a connection, so a released one needs no RESET ALL round trip.
-                        "reset": _keep_as_it_is,
-                    },
-                }
-            },
-            "apps": {"auth_service": {"models": ["auth_service.models"], "default_connection": "default"}},
-            "use_tz": True,
-        }
-        self._context = TortoiseContext()
+        self._url = url
+        self._pool_size = pool_size
+        self._pool: asyncpg.Pool | None = None
 
     async def open(self) -> None:
-        """Prepare the models. Connects to nothing yet."""
-        with self._context:
-            await self._context.init(self._config)
+        """Make the pool. Connects to nothing yet."""
+        self._pool = await asyncpg.create_pool(
+            **connection_arguments(self._url),
+            min_size=0,
+            max_size=self._pool_size,
+            timeout=3.0,
+            command_timeout=4.0,
+            server_settings=_SERVER_SETTINGS,
+            # Nothing of ours leaves state on a connection, so a released one needs no RESET ALL round trip.
+            reset=_keep_as_it_is,
+        )
 
     async def close(self) -> None:
-        await self._context.close_connections()
-
-    @contextmanager
-    def models(self) -> Iterator[None]:
-        """Tortoise queries work inside this. The hot statements are plain SQL and need none of it."""
-        with self._context, database_failures():
-            yield
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            try:
+                async with asyncio.timeout(TIME_LIMIT):
+                    await pool.close()
+            except TimeoutError:
+                pool.terminate()
 
     async def rows(self, sql: str, *values: object) -> Sequence[Row]:
         """The rows of one statement, on any connection."""
         with database_failures():
-            async with asyncio.timeout(TIME_LIMIT), self._client().acquire_connection() as connection:
-                return await _rows(connection, sql, values)
+            async with asyncio.timeout(TIME_LIMIT), self._connection() as connection:
+                rows: Sequence[Row] = await connection.fetch(sql, *values)
+                return rows
 
     async def row(self, sql: str, *values: object) -> Row | None:
         """The first row of one statement, or None."""
@@ -121,17 +114,22 @@ class Database:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Statements]:
         """A transaction that takes at most `TIME_LIMIT`; rolled back if its body raises."""
-        # Not Tortoise's own: that one loses a connection of the pool for good whenever its BEGIN fails.
         with database_failures():
-            async with (
-                asyncio.timeout(TIME_LIMIT),
-                self._client().acquire_connection() as connection,
-                connection.transaction(),
-            ):
+            async with asyncio.timeout(TIME_LIMIT), self._connection() as connection, connection.transaction():
                 yield _Transaction(connection)
 
-    def _client(self) -> BaseDBAsyncClient:
-        return self._context.connections.get("default")
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[Any]:
+        assert self._pool is not None, "not open"
+        connection = await self._pool.acquire()
+        try:
+            yield connection
+        except (asyncio.CancelledError, TimeoutError):
+            # Given back as it is, asyncpg would ask the server to cancel the statement, and wait for one that hangs.
+            connection.terminate()
+            raise
+        finally:
+            await self._pool.release(connection)
 
 
 class _Transaction:
@@ -141,16 +139,11 @@ class _Transaction:
         self._connection = connection
 
     async def rows(self, sql: str, *values: object) -> Sequence[Row]:
-        return await _rows(self._connection, sql, values)
+        rows: Sequence[Row] = await self._connection.fetch(sql, *values)
+        return rows
 
     async def row(self, sql: str, *values: object) -> Row | None:
         return next(iter(await self.rows(sql, *values)), None)
-
-
-async def _rows(connection: asyncpg.Connection, sql: str, values: tuple[object, ...]) -> Sequence[Row]:
-    # Tortoise's `execute_query` would drop the rows of `INSERT … RETURNING`: the driver does not.
-    rows: Sequence[Row] = await connection.fetch(sql, *values)
-    return rows
 
 
 async def read_time(statements: Statements, clock: Clock) -> datetime:
@@ -164,6 +157,8 @@ def database_failures() -> Iterator[None]:
     try:
         yield
     except _AWAY as exc:
+        if isinstance(exc, ValueError):
+            raise  # asyncpg's own check of an argument: a fault of ours, which waiting does not mend
         STORE_FAILURES.labels(store="postgresql").inc()
         raise Unavailable(f"postgresql: {type(exc).__name__}") from exc
     except BaseORMException as exc:

@@ -1,6 +1,6 @@
 """Redis: the client, its short patience, and which of its failures mean "away". The keys live with their nouns."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 from redis.asyncio import BlockingConnectionPool, Redis
@@ -11,8 +11,11 @@ from redis.exceptions import RedisError
 from auth_service.errors import Unavailable
 from auth_service.metrics import STORE_FAILURES
 
-SOCKET_TIMEOUT = 1.0
-"""Seconds to wait for an answer. The library's own patience would hold a request for half a minute."""
+_SOCKET_TIMEOUT = 1.0  # seconds; the library's own patience would hold a request for half a minute
+_RETRIES = 1
+
+ANSWER_TIMEOUT = _SOCKET_TIMEOUT * (1 + _RETRIES)
+"""Seconds after which a command that was sent is given up, its retry included."""
 
 
 def open_redis(url: str, *, pool_size: int = 32) -> "Redis":
@@ -20,10 +23,10 @@ def open_redis(url: str, *, pool_size: int = 32) -> "Redis":
     pool = BlockingConnectionPool.from_url(
         url,
         max_connections=pool_size,
-        timeout=SOCKET_TIMEOUT,
-        socket_timeout=SOCKET_TIMEOUT,
-        socket_connect_timeout=SOCKET_TIMEOUT,
-        retry=Retry(ConstantBackoff(0.02), 1),
+        timeout=_SOCKET_TIMEOUT,
+        socket_timeout=_SOCKET_TIMEOUT,
+        socket_connect_timeout=_SOCKET_TIMEOUT,
+        retry=Retry(ConstantBackoff(0.02), _RETRIES),
         client_name="auth-service",
     )
     return Redis.from_pool(pool)
@@ -39,8 +42,21 @@ def redis_failures() -> Iterator[None]:
         raise Unavailable(f"redis: {type(exc).__name__}") from exc
 
 
-async def eviction_policy(redis: "Redis") -> str:
-    """`maxmemory_policy` as Redis itself says it; needs no CONFIG right. Raises Unavailable."""
+class UnsuitableRedis(Exception):
+    """This Redis may drop keys by itself."""
+
+
+async def require_suitable(redis: "Redis", allow_insecure: Collection[str]) -> str:
+    """The `maxmemory-policy`, as Redis itself says it (no CONFIG right is needed), if it fits.
+
+    Every key of ours has a life, so any policy but `noeviction` may take one, and a session's generation with it.
+    Raises UnsuitableRedis, Unavailable.
+    """
     with redis_failures():
         memory = await redis.info("memory")
-    return str(memory.get("maxmemory_policy", "noeviction"))
+    policy = str(memory.get("maxmemory_policy", "not known"))
+    if policy != "noeviction" and "evicting_redis" not in allow_insecure:
+        raise UnsuitableRedis(
+            f"its maxmemory-policy is {policy}: set it to noeviction (AUTH_ALLOW_INSECURE=evicting_redis lifts this)"
+        )
+    return policy

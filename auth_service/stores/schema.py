@@ -4,6 +4,7 @@ Tortoise's migrations take no lock of their own, so any number of `migrate` at o
 session lock on a connection of its own keeps them in a line.
 """
 
+import asyncio
 from collections.abc import Callable
 
 import asyncpg
@@ -13,6 +14,7 @@ from tortoise.migrations.executor import MigrationExecutor, MigrationTarget
 from auth_service.stores.database import connection_arguments, database_failures
 
 APP = "auth_service"
+_CONNECT = 5.0  # seconds
 _LOCK = 0x61757468_6D696772  # "authmigr": any number that nothing else in this database locks
 
 
@@ -20,7 +22,10 @@ def tortoise_config(url: str) -> dict[str, object]:
     """Tortoise's configuration for migrations: no time limits, since a migration may take long."""
     return {
         "connections": {
-            "default": {"engine": "tortoise.backends.asyncpg", "credentials": connection_arguments(url)},
+            "default": {
+                "engine": "tortoise.backends.asyncpg",
+                "credentials": {**connection_arguments(url), "timeout": _CONNECT},
+            },
         },
         "apps": {
             APP: {
@@ -39,7 +44,7 @@ async def migrate(url: str, *, applied: Callable[[str], None] = lambda _name: No
     Raises Unavailable when PostgreSQL is away.
     """
     with database_failures():
-        lock = await asyncpg.connect(**connection_arguments(url), timeout=5)
+        lock = await asyncpg.connect(**connection_arguments(url), timeout=_CONNECT)
         try:
             await lock.execute("SELECT pg_advisory_lock($1)", _LOCK)
             async with TortoiseContext() as context:
@@ -57,7 +62,7 @@ async def migrate(url: str, *, applied: Callable[[str], None] = lambda _name: No
 async def pending_migrations(url: str) -> list[str]:
     """The names of the migrations that are not applied yet. Changes nothing. Raises Unavailable."""
     with database_failures():
-        async with TortoiseContext() as context:
+        async with asyncio.timeout(2 * _CONNECT), TortoiseContext() as context:
             await context.init(tortoise_config(url))
             plan = await _executor(context, url).plan([MigrationTarget(APP, "__latest__")])
             return [step.migration.name for step in plan]

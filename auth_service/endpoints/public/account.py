@@ -1,23 +1,19 @@
 """`/user/me` and `/user/password`: the signed-in user's own account."""
 
-from collections.abc import Callable, Iterable
-from typing import TypeVar
+from collections.abc import Iterable
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from auth_service.accounts import names
-from auth_service.accounts.names import NameRefused
 from auth_service.accounts.password_rules import require_strong
 from auth_service.accounts.users import Users
 from auth_service.endpoints import schemas
+from auth_service.endpoints.account_names import given_names
 from auth_service.endpoints.bearer import BearerAuthentication
 from auth_service.endpoints.body import parse_body
 from auth_service.endpoints.json_response import json_response
 from auth_service.endpoints.operation import Answer, Operation
 from auth_service.errors import InvalidRequest
-
-_T = TypeVar("_T")
 
 
 class AccountEndpoints:
@@ -75,15 +71,17 @@ class AccountEndpoints:
     async def change(self, request: Request) -> Response:
         body = await parse_body(request, schemas.AccountChange)
         bearer = await self._bearer.authenticate(request)
-        username = _name("username", names.username, body.username)
-        email = _name("email", names.email, body.email)
+        username, email = given_names(body.username, body.email)
+        verified_hash = None
         if email is not None:
             if body.current_password is None:
                 raise InvalidRequest(
                     "A new e-mail address needs the current password.", fields=(("current_password", "is required"),)
                 )
-            await self._users.require_password(bearer.subject.id, body.current_password)
-        changed = await self._users.rename(bearer.subject.id, username=username, email=email)
+            verified_hash = await self._users.require_password(bearer.subject.id, body.current_password)
+        changed = await self._users.rename(
+            bearer.subject.id, username=username, email=email, verified_hash=verified_hash
+        )
         return json_response(schemas.User.of(changed))
 
     async def change_password(self, request: Request) -> Response:
@@ -103,10 +101,3 @@ class AccountEndpoints:
             keep_session=bearer.session.id,
         )
         return Response(status_code=204)
-
-
-def _name(field: str, check: Callable[[str], _T], text: str | None) -> _T | None:
-    try:
-        return None if text is None else check(text)
-    except NameRefused as exc:
-        raise InvalidRequest(f"These fields are wrong: {field}.", fields=((field, str(exc)),)) from None

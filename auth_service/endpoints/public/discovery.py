@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from starlette.requests import Request
 from starlette.responses import Response
 
+from auth_service.endpoints import schemas
 from auth_service.endpoints.operation import Answer, Operation
 from auth_service.errors import Unavailable
 from auth_service.keys.key_ring import KeyRing
@@ -34,14 +35,17 @@ class DiscoveryEndpoints:
         ).encode()
 
     def operations(self) -> Iterable[Operation]:
-        jwks = Answer("The public keys.", {"type": "object", "required": ["keys"]})
+        headers = (("Cache-Control", "How long it may be kept."),)
+        etagged = (("ETag", "For `If-None-Match`."), *headers)
+        jwks = Answer("The public keys.", schemas.JsonWebKeySet, headers=etagged)
         yield Operation(
             "GET",
             JWKS_PATH,
             self.jwks,
             "The keys that verify this issuer's tokens",
             "Discovery",
-            {200: jwks, 304: Answer("They have not changed.")},
+            {200: jwks, 304: Answer("They have not changed.", headers=etagged)},
+            problems=(503,),
         )
         for path in METADATA_PATHS:
             yield Operation(
@@ -50,7 +54,7 @@ class DiscoveryEndpoints:
                 self.metadata,
                 "What this issuer offers, and where",
                 "Discovery",
-                {200: Answer("The metadata.", {"type": "object", "required": ["issuer", "jwks_uri"]})},
+                {200: Answer("The metadata.", schemas.Metadata, headers=headers)},
             )
 
     async def jwks(self, request: Request) -> Response:

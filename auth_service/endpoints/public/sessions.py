@@ -52,7 +52,7 @@ class SessionEndpoints:
             self.refresh_token,
             "Exchange the refresh token for new tokens",
             "Sessions",
-            {200: Answer("New tokens of the same session.", schemas.TokenResponse)},
+            {200: Answer("New tokens of the same session.", schemas.TokenResponse, headers=refresh_cookie.DESCRIBED)},
             problems=(401, 403),
             body=schemas.Refresh,
             body_required=False,

@@ -5,19 +5,16 @@ from collections.abc import Iterable
 from starlette.requests import Request
 from starlette.responses import Response
 
-from auth_service.accounts import names
-from auth_service.accounts.names import NameRefused
 from auth_service.accounts.sign_in import SignIn
 from auth_service.edge.origins import Origins
 from auth_service.endpoints import refresh_cookie, schemas
+from auth_service.endpoints.account_names import required_names
 from auth_service.endpoints.body import parse_body
 from auth_service.endpoints.json_response import json_response
 from auth_service.endpoints.operation import Answer, Operation
 from auth_service.endpoints.presented import PresentedSessions
-from auth_service.errors import InvalidRequest
-from auth_service.sessions.ending import SessionEnding
 from auth_service.sessions.issuing import IssuedTokens
-from auth_service.sessions.session import Client, Transport
+from auth_service.sessions.session import Client, Opening
 
 _USER_AGENT_LENGTH = 256
 
@@ -25,16 +22,13 @@ _USER_AGENT_LENGTH = 256
 class SignInEndpoints:
     """Register and login, over the body or the cookie transport."""
 
-    def __init__(
-        self, *, sign_in: SignIn, ending: SessionEnding, presented: PresentedSessions, origins: Origins
-    ) -> None:
+    def __init__(self, *, sign_in: SignIn, presented: PresentedSessions, origins: Origins) -> None:
         self._sign_in = sign_in
-        self._ending = ending
         self._presented = presented
         self._origins = origins
 
     def operations(self) -> Iterable[Operation]:
-        tokens = Answer("Tokens of a new session.", schemas.TokenResponse)
+        tokens = Answer("Tokens of a new session.", schemas.TokenResponse, headers=refresh_cookie.DESCRIBED)
         yield Operation(
             "POST",
             "/user/register",
@@ -60,58 +54,36 @@ class SignInEndpoints:
 
     async def register(self, request: Request) -> Response:
         body = await parse_body(request, schemas.Registration)
-        self._require_origin(request, body.transport)
-        username, email = _names(body)
+        username, email = required_names(body.username, body.email)
         tokens = await self._sign_in.register(
-            username=username,
-            email=email,
-            password=body.password,
-            transport=body.transport,
-            scope=body.scope,
-            client=_client(request),
+            username=username, email=email, password=body.password, opening=self._opening(request, body)
         )
-        return await self._respond(request, tokens, status=201)
+        return _respond(tokens, status=201)
 
     async def login(self, request: Request) -> Response:
         body = await parse_body(request, schemas.Login)
-        self._require_origin(request, body.transport)
         tokens = await self._sign_in.login(
-            username=body.username,
-            email=body.email,
-            password=body.password,
-            transport=body.transport,
-            scope=body.scope,
-            client=_client(request),
+            username=body.username, email=body.email, password=body.password, opening=self._opening(request, body)
         )
-        return await self._respond(request, tokens, status=200)
+        return _respond(tokens, status=200)
 
-    def _require_origin(self, request: Request, transport: Transport) -> None:
+    def _opening(self, request: Request, body: schemas.Registration | schemas.Login) -> Opening:
+        """How the session is opened. Raises OriginRefused."""
+        cookie = refresh_cookie.presented(request)
         # Login too: a page that signs its visitor in as somebody else reads what they then type (login CSRF).
-        if transport == "cookie" or refresh_cookie.presented(request) is not None:
+        if body.transport == "cookie" or cookie is not None:
             refusal = self._origins.cookie_refusal(request.headers)
             if refusal is not None:
                 raise refusal
-
-    async def _respond(self, request: Request, tokens: IssuedTokens, *, status: int) -> Response:
-        if tokens.transport == "cookie":
-            # The new cookie replaces this one in the browser: nobody could ever end its session there.
-            replaced = self._presented.named_by(refresh_tokens=(refresh_cookie.presented(request),))
-            await self._ending.end(replaced, reason="replaced")
-        response = json_response(schemas.TokenResponse.of(tokens), status=status)
-        refresh_cookie.attach(response, tokens)
-        return response
+        # The new cookie replaces the one that came along: nobody could ever end that one's session there.
+        replaces = self._presented.named_by(refresh_tokens=(cookie,)) if body.transport == "cookie" else []
+        return Opening(body.transport, body.scope, _client(request), tuple(replaces))
 
 
-def _names(body: schemas.Registration) -> tuple[names.Name, names.Name]:
-    wrong = []
-    for field, check, text in (("username", names.username, body.username), ("email", names.email, body.email)):
-        try:
-            check(text)
-        except NameRefused as exc:
-            wrong.append((field, str(exc)))
-    if wrong:
-        raise InvalidRequest(f"These fields are wrong: {', '.join(field for field, _ in wrong)}.", fields=tuple(wrong))
-    return names.username(body.username), names.email(body.email)
+def _respond(tokens: IssuedTokens, *, status: int) -> Response:
+    response = json_response(schemas.TokenResponse.of(tokens), status=status)
+    refresh_cookie.attach(response, tokens)
+    return response
 
 
 def _client(request: Request) -> Client:

@@ -1,0 +1,244 @@
+"""Refreshes that come late or out of order: out of a stopped process, over a stalled connection, from a stopped Redis,
+and into a browser's cookie jar. None of them costs an honest holder the session."""
+
+import asyncio
+import contextlib
+import itertools
+import signal
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import httpx2
+import psutil
+import pytest
+from redis.asyncio import Redis
+
+from auth_service.devstack.redis import PrivateRedis
+from auth_service.settings import Settings
+from tests.support.processes import ServedProcess
+from tests.support.proxy import Proxy
+from tests.support.service import PASSWORD, WINDOW, Service, problem, running_service
+from tests.support.tokens import generation_of
+
+_SHORT_WINDOW = 5
+"""Seconds: the least that is allowed, because whether a refresh is late is measured in real time."""
+_TOO_LATE = 5.3
+"""Seconds after which a refresh that is under way must not be carried out any more."""
+_UNAVAILABLE = (503, "unavailable")
+_COOKIE = "__Host-refresh_token"
+_APP = {"Origin": "https://app.test"}
+
+
+@contextmanager
+def _proxied(url: str) -> Iterator[tuple[Proxy, str]]:
+    """A proxy in front of the server of `url`, and the URL that leads through it."""
+    parts = urlsplit(url)
+    assert parts.port is not None
+    proxy = Proxy(parts.port)
+    try:
+        before_port = parts.netloc.rpartition(":")[0]
+        yield proxy, urlunsplit(parts._replace(netloc=f"{before_port}:{proxy.port}"))
+    finally:
+        proxy.close()
+
+
+@asynccontextmanager
+async def _process(settings: Settings, folder: Path) -> AsyncIterator[ServedProcess]:
+    process = ServedProcess(settings, folder)
+    try:
+        await asyncio.to_thread(process.wait_until_started)
+        yield process
+    finally:
+        await asyncio.to_thread(process.stop)
+
+
+async def _refresh_at(process: ServedProcess, refresh_token: str) -> httpx2.Response:
+    async with httpx2.AsyncClient(base_url=process.url, timeout=20) as client:
+        return await client.post("/user/refresh-token", json={"refresh_token": refresh_token})
+
+
+async def _pass(moment: float, *, seconds: float) -> None:
+    """Let real time pass until `seconds` after `moment`: nothing else makes a refresh late."""
+    await asyncio.sleep(moment + seconds - time.monotonic())
+
+
+async def _rotations(redis: "Redis") -> int:
+    """How many rotations Redis has been asked for."""
+    return int((await redis.info("commandstats")).get("cmdstat_evalsha", {"calls": 0})["calls"])
+
+
+async def _rotations_reach(redis: "Redis", count: int, *, seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    while (reached := await _rotations(redis)) < count:
+        assert time.monotonic() < deadline, f"{reached} of {count}"
+        await asyncio.sleep(0.02)
+
+
+async def test_a_refresh_inside_a_stopped_process_does_no_harm_when_the_process_goes_on(
+    settings: Callable[..., Settings], tmp_path: Path
+) -> None:
+    plain = settings(refresh_replay_window=_SHORT_WINDOW)
+    with _proxied(plain.database_url.get_secret_value()) as (proxy, url):
+        stalled = settings(refresh_replay_window=_SHORT_WINDOW, database_url=url)
+        async with _process(stalled, tmp_path) as process, running_service(plain) as elsewhere:
+            owner, other = await elsewhere.register(), await elsewhere.register()
+            # A held refresh leaves the process nothing to write behind: what the proxy keeps next is the answer to the
+            # owner's, with the time that PostgreSQL read for it.
+            others_second = await elsewhere.refreshed(other.refresh_token)
+            assert (await _refresh_at(process, others_second)).status_code == 200
+
+            proxy.hold("to_client")
+            late = asyncio.create_task(_refresh_at(process, owner.refresh_token))
+            await asyncio.to_thread(proxy.wait_until_held, "to_client")
+            process.send(signal.SIGSTOP)
+            proxy.release("to_client")
+
+            second = await elsewhere.refreshed(owner.refresh_token)
+            await _pass(time.monotonic(), seconds=_TOO_LATE)
+            third = await elsewhere.refreshed(second)
+            assert generation_of(third) == 3
+
+            process.send(signal.SIGCONT)
+            with contextlib.suppress(httpx2.TransportError):  # no answer is as good
+                assert problem(await late) == _UNAVAILABLE
+            assert generation_of(await elsewhere.refreshed(third)) == 3
+            assert (await _refresh_at(process, third)).status_code == 200
+
+
+async def test_a_rotation_stalled_on_its_way_to_redis_does_no_harm_when_it_arrives(
+    settings: Callable[..., Settings],
+) -> None:
+    plain = settings(refresh_replay_window=_SHORT_WINDOW)
+    with _proxied(plain.redis_url.get_secret_value()) as (proxy, url):
+        stalled = settings(refresh_replay_window=_SHORT_WINDOW, redis_url=url)
+        async with AsyncExitStack() as stack:
+            fresh, warm, warm_too, elsewhere = [
+                await stack.enter_async_context(running_service(each)) for each in (stalled, stalled, stalled, plain)
+            ]
+            waiting, waiting_too, moving, other = [await elsewhere.register() for _ in range(4)]
+            # Redis knows the script, and all but the fresh service have seen how its clock goes.
+            for service in (elsewhere, warm, warm_too):
+                await service.refreshed(other.refresh_token)
+
+            proxy.hold("to_server")
+            began = time.monotonic()
+            under_way = asyncio.gather(
+                fresh.refresh(waiting.refresh_token),
+                warm.refresh(waiting_too.refresh_token),
+                warm_too.refresh(moving.refresh_token),
+            )
+            second = await elsewhere.refreshed(moving.refresh_token)
+            assert [problem(answer) for answer in await under_way] == [_UNAVAILABLE] * 3
+            await _pass(began, seconds=_TOO_LATE)
+            elsewhere.advance(seconds=_SHORT_WINDOW + 1)
+            third = await elsewhere.refreshed(second)
+
+            arrived = await _rotations(elsewhere.redis)
+            proxy.release("to_server")
+            await _rotations_reach(elsewhere.redis, arrived + 3)
+
+            assert generation_of(await elsewhere.refreshed(third)) == 3
+            # These have been used nowhere else: the retry is the first use, whatever was sent before it.
+            for user in (waiting_too, waiting):
+                for _ in range(2):
+                    assert generation_of(await elsewhere.refreshed(user.refresh_token)) == 2
+
+
+async def test_a_rotation_that_waited_for_a_stopped_redis_does_no_harm_when_it_goes_on(
+    settings: Callable[..., Settings], tmp_path: Path
+) -> None:
+    server = PrivateRedis(tmp_path)
+    await asyncio.to_thread(server.start)
+    try:
+        own = settings(refresh_replay_window=_SHORT_WINDOW, redis_url=server.url())
+        async with running_service(own) as warm, running_service(own) as fresh, Redis.from_url(server.url()) as redis:
+            users = [await warm.register() for _ in range(3)]
+            await warm.refreshed(users.pop().refresh_token)
+            arrived = await _rotations(redis)
+
+            psutil.Process(server.pid).suspend()
+            began = time.monotonic()
+            answers = await asyncio.gather(
+                *(service.refresh(user.refresh_token) for service, user in zip((warm, fresh), users, strict=True))
+            )
+            assert {problem(answer) for answer in answers} == {_UNAVAILABLE}
+            await _pass(began, seconds=_TOO_LATE)
+            for service in (warm, fresh):
+                service.advance(seconds=_SHORT_WINDOW + 1)
+            psutil.Process(server.pid).resume()
+            await _rotations_reach(redis, arrived + len(users))
+
+            for user in users:
+                for _ in range(2):
+                    token = await warm.refreshed(user.refresh_token)
+                    assert generation_of(token) == 2
+    finally:
+        await asyncio.to_thread(server.stop)
+
+
+class _Browser:
+    """A page with a cookie jar, whose answers are delivered when the test says so."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._jar = httpx2.Cookies()
+
+    async def register(self, name: str) -> None:
+        body = {"username": name, "email": f"{name}@example.com", "password": PASSWORD, "transport": "cookie"}
+        answer = await self._service.http.post("/user/register", json=body, headers=_APP)
+        assert answer.status_code == 201, answer.text
+        self._service.http.cookies.clear()
+        self.deliver(answer)
+
+    @property
+    def generation(self) -> int:
+        return generation_of(self._jar[_COOKIE])
+
+    async def refresh(self) -> httpx2.Response:
+        """The answer to a refresh with the cookie there is, not yet delivered."""
+        async with self._service.client(headers=_APP, cookies=self._jar) as client:
+            answer = await client.post("/user/refresh-token")
+        assert answer.status_code == 200, answer.text
+        return answer
+
+    def deliver(self, answer: httpx2.Response) -> None:
+        self._jar.extract_cookies(answer)
+
+
+async def test_in_whatever_order_answers_reach_the_cookie_jar_the_cookie_left_works(service: Service) -> None:
+    for number, order in enumerate(itertools.permutations(range(4))):
+        browser = _Browser(service)
+        await browser.register(f"browser{number}")
+        answers = list(await asyncio.gather(*(browser.refresh() for _ in range(3))))
+        assert all("set-cookie" in answer.headers for answer in answers)
+        ahead = _Browser(service)
+        ahead.deliver(answers[0])
+        held = await ahead.refresh()
+        assert "set-cookie" not in held.headers
+        answers.append(held)
+
+        for index in order:
+            browser.deliver(answers[index])
+        assert browser.generation == 2
+        service.advance(seconds=WINDOW + 1)
+        browser.deliver(await browser.refresh())
+        assert browser.generation == 3
+
+
+@pytest.mark.parametrize("next_use", [1, WINDOW + 1])
+async def test_a_cookie_that_arrives_after_its_successor_still_works(service: Service, next_use: int) -> None:
+    browser = _Browser(service)
+    await browser.register("ada")
+    await browser.refresh()  # its answer is lost
+    service.advance(seconds=WINDOW - 1)
+    slow, quick = await asyncio.gather(browser.refresh(), browser.refresh())
+    browser.deliver(quick)
+    service.advance(seconds=2)
+    browser.deliver(await browser.refresh())
+    # It was under way for two seconds, and the generation after its own was made meanwhile.
+    browser.deliver(slow)
+    service.advance(seconds=next_use)
+    browser.deliver(await browser.refresh())

@@ -5,7 +5,8 @@ import hashlib
 import time
 from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from math import inf
+from typing import Any, TypeVar
 from uuid import UUID
 
 import httpx2
@@ -17,6 +18,8 @@ from tests.support.tokens import claims_of
 _ROUNDS = 40
 _NEW_PASSWORD = "the tortoise sleeps at noon"
 _REFUSED = (401, "invalid_credentials")
+
+_T = TypeVar("_T")
 
 Change = Callable[[Service, UUID], Awaitable[None]]
 
@@ -114,7 +117,7 @@ async def test_no_session_under_an_old_password_survives_its_race(service: Servi
         changing = service.http.post(
             "/user/password", json={"current_password": old, "new_password": password}, headers=user.bearer
         )
-        answers = await _race(delay, changing, _login(service, user, old), _login(service, user, old))
+        answers = await _race(delay, changing, _login(service, user, old))
         statuses |= await _assert_refused_or_dead(service, answers)
         assert await _live_sessions(service, user) == {_session_of(user)}
         await _assert_password(service, user, password)
@@ -127,7 +130,7 @@ async def test_no_rehash_restores_an_old_password_in_any_race(service: Service) 
     async for delay in _delays(service, user):
         await _import_hash(service, user)
         changing = _set_password(service, UUID(user.id))
-        answers = await _race(delay, changing, _login(service, user), _login(service, user))
+        answers = await _race(delay, changing, _login(service, user))
         statuses |= await _assert_refused_or_dead(service, answers)
         assert await _live_sessions(service, user) == set()
         await _assert_password(service, user, _NEW_PASSWORD)
@@ -154,14 +157,15 @@ async def test_logins_and_refreshes_of_a_user_who_is_deleted_are_answered_or_ref
 async def test_nothing_that_was_minted_works_after_a_logout_was_answered(service: Service) -> None:
     user = await service.register()
     statuses = set()
-    for step in range(_ROUNDS):
+    half = _ROUNDS // 2
+    for number, delay in enumerate([-inf, *(0.0005 * step for step in range(1 - half, half - 1)), inf]):
         session = await service.login(user)
-        if step % 2:
+        if number % 2:
             leaving = service.logout(session.refresh_token)
         else:
             leaving = service.http.post("/user/logout", headers=session.bearer)
         refreshing = (service.refresh(session.refresh_token) for _ in range(4))
-        answers = await _race((step - _ROUNDS // 2) * 0.0005, leaving, *refreshing)
+        answers = await _race(delay, leaving, *refreshing)
         for answer in answers:
             if answer.status_code == 200:
                 await _assert_dead(service, signed_in(answer))
@@ -245,28 +249,35 @@ async def _until_waiting(service: Service, count: int) -> None:
 
 
 async def _delays(service: Service, user: SignedIn, *, rounds: int = _ROUNDS) -> AsyncIterator[float]:
-    """Seconds by which the change begins after the logins: from long before they begin until long after their end."""
+    """Seconds by which the change begins after the logins; infinite: one after the other is over."""
     began = time.perf_counter()
     await asyncio.gather(_login(service, user), _login(service, user))
     longest = 1.2 * (time.perf_counter() - began)
-    yield -4 * longest
+    yield -inf
     for number in range(1, rounds - 1):
         yield longest * (2 * number / rounds - 1)
-    yield 4 * longest
+    yield inf
 
 
 async def _race(delay: float, change: Awaitable[Any], *others: Awaitable[httpx2.Response]) -> list[httpx2.Response]:
     """The answers to the others, once all is over. The change succeeds."""
 
-    async def after(seconds: float, work: Awaitable[Any]) -> Any:
-        await asyncio.sleep(seconds)
-        return await work
+    async def answered() -> list[httpx2.Response]:
+        return await asyncio.gather(*others)
 
-    changed, *answers = await asyncio.gather(
-        after(max(delay, 0), change), *(after(max(-delay, 0), other) for other in others)
-    )
+    if delay == inf:
+        answers, changed = await answered(), await change
+    elif delay == -inf:
+        changed, answers = await change, await answered()
+    else:
+        changed, answers = await asyncio.gather(_after(delay, change), _after(-delay, answered()))
     assert changed is None or changed.status_code == 204, changed.text
     return answers
+
+
+async def _after(seconds: float, work: Awaitable[_T]) -> _T:
+    await asyncio.sleep(max(seconds, 0))
+    return await work
 
 
 async def _assert_refused_or_dead(service: Service, logins: list[httpx2.Response]) -> set[int]:

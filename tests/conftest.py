@@ -1,5 +1,6 @@
 """Fixtures: the stores of the run, and a service of its own for each test."""
 
+import signal
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
@@ -12,6 +13,12 @@ from redis import Redis
 from auth_service.settings import Settings
 from tests.support.service import Service, Start, running_service
 from tests.support.stores import Stores
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C through to the processes that the tests start: a shell's background job inherits it as ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -73,8 +73,9 @@ class RefreshProtocol:
             await self._ending.end([session.id], reason="reuse")
             _log.warning("refresh_token_reused", sid=str(session.id), sub=str(session.user_id))
             raise RefreshRefused("refresh_token_reused")
-        if rotation.current.number > session.generation:
-            # Not only after a rotation: its own note may have died with the process that made it.
+        if rotation.outcome in (Outcome.ROTATED, Outcome.ADOPTED):
+            # And for no other outcome: a held or replayed one may be of a generation that Redis has lost since and made
+            # anew, and its older date would end that one's window early. The model check finds the honest user it hits.
             self._checkpoints.note(session.id, rotation.current)
         return self._tokens.issue(
             session,

@@ -5,16 +5,19 @@ UV_VERSION := 0.13.9
 export UV_PYTHON_DOWNLOADS := never
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test check bench format lock clean
+.PHONY: help dev test e2e check bench format lock clean
 
 help: ## list these commands
-	@grep -E '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -E '^[a-z][a-z0-9-]*:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
 
-dev: .venv/installed-dev ## the issuer on :8000, on a private PostgreSQL and Redis, with a demo user
+dev: .venv/installed-dev ## the issuer on :8000 and the gateway example on :8001, on a private PostgreSQL and Redis, with a demo user
 	@exec .venv/bin/auth-service dev
 
 test: .venv/installed-all ## the whole suite, on a real PostgreSQL and a real Redis (ARGS="-k name" narrows it)
-	.venv/bin/pytest -n auto --dist loadfile $(ARGS)
+	.venv/bin/pytest -n auto --dist loadfile --ignore=tests/e2e $(ARGS)
+
+e2e: .venv/installed-all ## the page of the gateway example in a real Chromium; skipped, and said so, where there is none
+	.venv/bin/pytest tests/e2e $(ARGS)
 
 check: .venv/installed-all ## format, lint, types, layers, lock file
 	.venv/bin/ruff format --check .
@@ -24,8 +27,9 @@ check: .venv/installed-all ## format, lint, types, layers, lock file
 	@! grep -oE 'https?://[^/"]*' uv.lock | grep -vE '^https://(pypi\.org|files\.pythonhosted\.org)$$' \
 		|| { echo 'uv.lock names a host that is not public: run make lock'; exit 1; }
 
-bench: .venv/installed-all ## what a refresh costs, and the share of it that the signatures are (printed, not asserted)
+bench: .venv/installed-all ## what a refresh and a verified request cost (printed, not asserted)
 	.venv/bin/python -m tests.benchmarks.refresh
+	.venv/bin/python -m tests.benchmarks.verified_get
 
 format: .venv/installed-all ## format the code and mend what ruff can mend
 	.venv/bin/ruff format .
@@ -45,9 +49,9 @@ clean: ## remove what the commands above made
 
 # --inexact: uv itself lives in .venv and is not in the lock.
 .venv/installed-dev: .venv/uv uv.lock pyproject.toml
-	.venv/bin/uv sync --quiet --frozen --inexact --extra server --group stack
+	.venv/bin/uv sync --quiet --frozen --inexact --extra server --extra gateway --group stack
 	@touch $@
 
 .venv/installed-all: .venv/uv uv.lock pyproject.toml
-	.venv/bin/uv sync --quiet --frozen --inexact --extra server --all-groups
+	.venv/bin/uv sync --quiet --frozen --inexact --extra server --extra gateway --all-groups
 	@touch $@ .venv/installed-dev

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import signal
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from types import FrameType
 
@@ -29,6 +29,7 @@ from auth_service.endpoints.presented import PresentedSessions
 from auth_service.endpoints.public.account import AccountEndpoints
 from auth_service.endpoints.public.discovery import DiscoveryEndpoints
 from auth_service.endpoints.public.documentation import DocumentationEndpoints
+from auth_service.endpoints.public.revocations import RevocationEndpoints
 from auth_service.endpoints.public.sessions import SessionEndpoints
 from auth_service.endpoints.public.sign_in import SignInEndpoints
 from auth_service.errors import Unavailable
@@ -37,6 +38,11 @@ from auth_service.keys.key_ring import KeyRing
 from auth_service.keys.store import SigningKeyStore
 from auth_service.openapi import openapi_document
 from auth_service.readiness import Readiness
+from auth_service.revocation.announcer import Announcer
+from auth_service.revocation.feed import RevocationFeed
+from auth_service.revocation.follower import Follower
+from auth_service.revocation.live_set import LiveSet
+from auth_service.revocation.stream import BLOCK, StreamReader, StreamWriter
 from auth_service.sessions.checkpoint import CheckpointWriter
 from auth_service.sessions.ending import SessionEnding
 from auth_service.sessions.issuing import TokenIssuer
@@ -46,7 +52,7 @@ from auth_service.sessions.store import SessionStore
 from auth_service.settings import Settings
 from auth_service.stores.clock import Clock
 from auth_service.stores.database import Database
-from auth_service.stores.redis import UnsuitableRedis, open_redis, require_suitable
+from auth_service.stores.redis import UnsuitableRedis, open_blocking_redis, open_redis, require_suitable
 
 _FIRST_ANSWER = 5.0
 """Seconds to wait for the stores before serving without them: probes and the JWKS must answer whatever happens."""
@@ -69,7 +75,8 @@ class Parts:
             self.redis, window=settings.refresh_replay_window, idle_life=settings.refresh_token_ttl
         )
         self.sessions = SessionStore(self.database, settings)
-        self.ending = SessionEnding(self.database, self.rotations)
+        self.live_set = LiveSet()
+        self.ending = SessionEnding(self.database, self.rotations, Announcer(self.live_set, StreamWriter(self.redis)))
         self.checkpoints = CheckpointWriter(self.database)
         self.tokens = TokenIssuer(settings, self.keys)
         self.passwords = PasswordHasher()
@@ -87,8 +94,18 @@ class Parts:
 class Application:
     """Both ports of the service as one ASGI application. `public` and `internal` are the apps behind them."""
 
-    def __init__(self, parts: Parts, public: Starlette, internal: Starlette, readiness: Readiness) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        follower: Follower,
+        feed: RevocationFeed,
+        public: Starlette,
+        internal: Starlette,
+        readiness: Readiness,
+    ) -> None:
         self.parts = parts
+        self.follower = follower
+        self.feed = feed
         self.public = public
         self.internal = internal
         self.readiness = readiness
@@ -107,16 +124,18 @@ class Application:
         """Open everything, serve, then write down and close everything."""
         await self.parts.open()
         self.parts.checkpoints.start()
+        await self.follower.start()
         boot = asyncio.create_task(self._boot())
         try:
             await asyncio.wait({boot}, timeout=_FIRST_ANSWER)
-            with self._readiness_dropped_by_sigterm():
+            with self._draining_begun_by_signals():
                 yield
         finally:
-            self.readiness.draining = True
+            self._drain()
             boot.cancel()
             await asyncio.wait({boot})
             try:
+                await self.follower.stop()
                 await self.parts.checkpoints.stop()
             finally:
                 await self.parts.close()
@@ -125,7 +144,11 @@ class Application:
     async def _boot(self) -> None:
         """Wait until the stores and the keys have answered once, however long it takes."""
         readiness = self.readiness
-        steps = {"postgresql": self.parts.database.now, "redis": self._use_redis, "keys": self._hold_keys}
+        steps: dict[str, Callable[[], Awaitable[object]]] = {
+            "postgresql": self.parts.database.now,
+            "redis": self._use_redis,
+            "keys": self._hold_keys,
+        }
         while not readiness.started:
             problems = {}
             for name, step in steps.items():
@@ -143,6 +166,7 @@ class Application:
             readiness.problems = problems
             if not readiness.started:
                 await asyncio.sleep(_RETRY)
+        await self.follower.loaded.wait()
         _log.info("started", version=__version__, count=len(self.parts.keys))
 
     async def _use_redis(self) -> None:
@@ -151,22 +175,32 @@ class Application:
     async def _hold_keys(self) -> None:
         self.parts.keys.replace(await self.parts.key_store.load_or_create())
 
+    def _drain(self) -> None:
+        self.readiness.draining = True
+        self.feed.close()
+
     @contextlib.contextmanager
-    def _readiness_dropped_by_sigterm(self) -> Iterator[None]:
-        servers_own = signal.getsignal(signal.SIGTERM)
-        if threading.current_thread() is not threading.main_thread() or not callable(servers_own):
+    def _draining_begun_by_signals(self) -> Iterator[None]:
+        """The server waits until every open stream has ended: so they are told at once, before its own handler runs."""
+        servers_own = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        if threading.current_thread() is not threading.main_thread() or not callable(servers_own[signal.SIGTERM]):
             yield
             return
+        loop = asyncio.get_running_loop()
 
-        def drop(number: int, frame: FrameType | None) -> None:
-            self.readiness.draining = True
-            servers_own(number, frame)
+        def drain(number: int, frame: FrameType | None) -> None:
+            loop.call_soon_threadsafe(self._drain)
+            handler = servers_own[signal.Signals(number)]
+            if callable(handler):
+                handler(number, frame)
 
-        signal.signal(signal.SIGTERM, drop)
+        for number in servers_own:
+            signal.signal(number, drain)
         try:
             yield
         finally:
-            signal.signal(signal.SIGTERM, servers_own)
+            for number, handler in servers_own.items():
+                signal.signal(number, handler)
 
 
 def create_app(settings: Settings, clock: Clock | None = None) -> Application:
@@ -178,14 +212,20 @@ def create_app(settings: Settings, clock: Clock | None = None) -> Application:
     )
     internal = _starlette(settings, [*health.operations(), *MetricsEndpoints().operations()], middleware=[], quiet=True)
     origins = Origins(settings.issuer, settings.allowed_origins)
-    operations, assets = _public_operations(parts, origins)
+    follower = Follower(
+        database=Database(settings.database_url.get_secret_value(), parts.database.clock, pool_size=1),
+        stream=StreamReader(open_blocking_redis(settings.redis_url.get_secret_value(), block=BLOCK)),
+        live_set=parts.live_set,
+    )
+    feed = RevocationFeed(parts.live_set, follower.freshness, issuer=settings.issuer)
+    operations, assets = _public_operations(parts, feed, origins)
     public = _starlette(settings, [*operations, *assets], middleware=[origins.cors()], quiet=False)
-    application = Application(parts, public, internal, readiness)
+    application = Application(parts, follower, feed, public, internal, readiness)
     public.router.lifespan_context = lambda _app: application.lifespan()
     return application
 
 
-def _public_operations(parts: Parts, origins: Origins) -> tuple[list[Operation], list[Operation]]:
+def _public_operations(parts: Parts, feed: RevocationFeed, origins: Origins) -> tuple[list[Operation], list[Operation]]:
     settings = parts.settings
     bearer = BearerAuthentication(
         issuer=settings.issuer, client_id=settings.first_party_client_id, keys=parts.keys, sessions=parts.sessions
@@ -226,6 +266,7 @@ def _public_operations(parts: Parts, origins: Origins) -> tuple[list[Operation],
             users=parts.users, bearer=bearer, password_min_length=settings.password_min_length
         ).operations(),
         *DiscoveryEndpoints(issuer=settings.issuer, keys=parts.keys).operations(),
+        *RevocationEndpoints(feed=feed).operations(),
         *documentation.operations(),
     ]
     return operations, list(documentation.assets())

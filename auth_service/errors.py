@@ -11,6 +11,7 @@
     ├── PayloadTooLarge             413
     ├── UnsupportedMediaType        415
     ├── WeakPassword                422, with the rule that was not met
+    ├── TooManyAttempts             429 + Retry-After
     └── Unavailable                 503 + Retry-After
 
 `reason` is for the log alone. Neither it nor `detail` ever holds input, a token or a secret.
@@ -156,6 +157,18 @@ class WeakPassword(ServiceError):
         self.detail = detail
         self.fields = ((field, detail),)
         super().__init__()
+
+
+class TooManyAttempts(ServiceError):
+    """This client asks for more than its share."""
+
+    status = 429
+    code = "too_many_attempts"
+    detail = "There has been too much from this client: wait, then try again."
+
+    def __init__(self, reason: str, *, retry_after: int) -> None:
+        self.retry_after = retry_after
+        super().__init__(reason)
 
 
 class Unavailable(ServiceError):

@@ -2,7 +2,7 @@
 
 import os
 
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector
 
@@ -17,6 +17,14 @@ TOKENS_ISSUED = Counter("auth_tokens_issued", "Tokens issued by grant and kind."
 REFRESHES = Counter("auth_refreshes", "Refresh attempts by outcome.", ["outcome"])
 LOGINS = Counter("auth_logins", "Login attempts by outcome.", ["outcome"])
 REVOCATIONS = Counter("auth_revocations", "Revocations written to the journal, by kind and reason.", ["kind", "reason"])
+FEED_CLIENTS = Gauge("auth_revocation_feed_clients", "Open revocation feeds.", multiprocess_mode="livesum")
+FEED_ENTRIES = Gauge("auth_revocation_entries", "Entries of the live set.", multiprocess_mode="livemax")
+FEED_ENTRIES_HEARD = Counter(
+    "auth_revocation_entries_heard", "Entries that were new to a process, by what told it of them first.", ["source"]
+)
+FEED_AGE = Gauge(
+    "auth_revocation_feed_age_seconds", "Time since the journal was last known whole.", multiprocess_mode="livemax"
+)
 STORE_FAILURES = Counter("auth_store_failures", "Operations that a store did not answer.", ["store"])
 CHECKPOINT_SESSIONS = Counter("auth_checkpoint_sessions", "Sessions whose generation was written to PostgreSQL.")
 HASH_SECONDS = Histogram(

@@ -22,6 +22,7 @@ from auth_service.errors import (
     PayloadTooLarge,
     ServiceError,
     Taken,
+    TooManyAttempts,
     Unavailable,
     UnsupportedMediaType,
     WeakPassword,
@@ -70,6 +71,11 @@ _PROBLEMS: dict[int, tuple[str, str, ServiceError]] = {
         "`weak_password`: the new password does not meet the rules; `detail` says which one.",
         WeakPassword("The password needs at least 12 characters.", field="password"),
     ),
+    429: (
+        "TooManyAttempts",
+        "`too_many_attempts`: this client has had more than its share.",
+        TooManyAttempts("an example", retry_after=30),
+    ),
     503: (
         "Unavailable",
         "`unavailable`: a store is away or too busy. No token was spent: try again.",
@@ -77,9 +83,14 @@ _PROBLEMS: dict[int, tuple[str, str, ServiceError]] = {
     ),
 }
 
+_RETRY_AFTER: dict[str, Any] = {
+    "Retry-After": {"required": True, "description": "Seconds.", "schema": {"type": "integer", "minimum": 1}}
+}
+
 _HEADERS: dict[int, dict[str, Any]] = {
     401: {"WWW-Authenticate": {"required": True, "description": "RFC 6750 §3.", "schema": {"type": "string"}}},
-    503: {"Retry-After": {"required": True, "description": "Seconds.", "schema": {"type": "integer", "minimum": 1}}},
+    429: _RETRY_AFTER,
+    503: _RETRY_AFTER,
 }
 
 
@@ -175,6 +186,8 @@ def _answer(answer: Answer, models: "_Models") -> dict[str, Any]:
     if answer.model is not None:
         schema = answer.model if isinstance(answer.model, dict) else models.schema(answer.model, "serialization")
         described["content"] = {answer.media_type: {"schema": schema}}
+        if answer.streamed_as is not None:
+            described["content"][answer.streamed_as] = {"schema": {"type": "string"}}
     return described
 
 

@@ -1,7 +1,9 @@
 """The server: two listening sockets, one or several processes, and how they stop."""
 
+import contextlib
 import functools
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -16,11 +18,13 @@ from uvicorn.supervisors import Multiprocess
 
 from auth_service import __version__
 from auth_service.app import Application, create_app
+from auth_service.http_protocol import HttpProtocol
 from auth_service.logs import configure_logging
 from auth_service.setting_values import split_address
 from auth_service.settings import Settings
 
 _GRACE = 20  # seconds for requests in flight: under Kubernetes' thirty
+_FIRST_SIGN_OF_LIFE = 30  # seconds
 
 _log = structlog.get_logger(__name__)
 
@@ -36,6 +40,7 @@ def serve(settings: Settings, *, factory: ApplicationFactory = create_app) -> No
 
     Raises PortBusy before anything is started. `factory` must be importable by name: each worker calls it.
     """
+    _allow_many_connections()
     public = bind(settings.listen, "AUTH_LISTEN")
     internal = bind(settings.internal_listen, "AUTH_INTERNAL_LISTEN")
     configure_logging(level=settings.log_level, style=settings.log_format)
@@ -46,13 +51,16 @@ def serve(settings: Settings, *, factory: ApplicationFactory = create_app) -> No
         log_config=None,
         access_log=False,
         server_header=False,
-        http="httptools",
+        http=HttpProtocol,
         ws="none",
         lifespan="on",
         loop="uvloop" if sys.platform != "win32" else "asyncio",
         # Our own edge decides whose forwarding headers are believed.
         proxy_headers=False,
         timeout_graceful_shutdown=_GRACE,
+        # A worker is asked for a sign of life while it still imports: uvicorn's own five seconds would, on a busy
+        # machine, end every worker before it has begun.
+        timeout_worker_healthcheck=_FIRST_SIGN_OF_LIFE,
     )
     _log.info(
         "listening",
@@ -89,6 +97,14 @@ def bind(address: str, setting: str) -> socket.socket:
         raise PortBusy(f"cannot listen on {address} ({exc.strerror}): stop what does, or change {setting}") from exc
     bound.set_inheritable(True)
     return bound
+
+
+def _allow_many_connections() -> None:
+    """Every verifier keeps a connection open, and many systems allow a process 1,024 files until it asks for more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(ValueError, OSError):  # where the hard limit is more than the system gives
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _application(settings: Settings, factory: ApplicationFactory, internal_port: int) -> Application:

@@ -1,10 +1,8 @@
 """Fixtures: the stores of the run, and a service of its own for each test."""
 
 import signal
-import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +10,7 @@ from redis import Redis
 
 from auth_service.settings import Settings
 from tests.support.service import Service, Start, running_service
-from tests.support.stores import Stores
+from tests.support.stores import Stores, started_stores
 
 
 def pytest_configure() -> None:
@@ -24,15 +22,26 @@ def pytest_configure() -> None:
 @pytest.fixture(scope="session")
 def stores() -> Iterator[Stores]:
     """PostgreSQL and Redis for the whole run, on ports and in a folder of their own."""
-    with tempfile.TemporaryDirectory(prefix="auth-tests-") as folder:
-        Path(folder).chmod(0o755)
-        stores = Stores(Path(folder))
+    with started_stores() as stores:
         print(f"\nPostgreSQL {stores.postgresql.version}, {stores.redis.version}")  # noqa: T201
-        try:
-            stores.start()
-            yield stores
-        finally:
-            stores.stop()
+        yield stores
+
+
+@pytest.fixture(scope="module")
+def fragile() -> Iterator[Stores]:
+    """Stores of one file of tests that may be stopped: whoever stops one starts it again."""
+    with started_stores() as stores:
+        yield stores
+
+
+@pytest.fixture
+def fragile_settings(fragile: Stores) -> Iterator[Callable[..., Settings]]:
+    """Makes settings for a database and a Redis that are empty, and may be stopped."""
+    with Redis.from_url(fragile.redis.url()) as redis:
+        redis.flushall()
+    url = fragile.new_database()
+    yield lambda **changes: fragile.settings(**{"database_url": url, **changes})
+    fragile.drop(url)
 
 
 @pytest.fixture(scope="session")

@@ -5,23 +5,20 @@ import asyncio
 import contextlib
 import secrets
 import signal
-import tempfile
 import time
 from base64 import urlsafe_b64encode
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import httpx2
-import psutil
 import pytest
 
 from auth_service.devstack.postgresql import PrivatePostgreSQL
 from auth_service.devstack.redis import PrivateRedis
 from auth_service.settings import Settings
 from tests.support.service import PASSWORD, WINDOW, Service, problem, running_service
-from tests.support.stores import Stores
+from tests.support.stores import Stores, suspended
 from tests.support.tokens import claims_of, generation_of
 
 _POOL = 16
@@ -34,26 +31,6 @@ _DISCOVERY = (
     "/.well-known/oauth-authorization-server",
     "/.well-known/openid-configuration",
 )
-
-
-@pytest.fixture(scope="module")
-def fragile() -> Iterator[Stores]:
-    """Stores that may be stopped: whoever stops one starts it again."""
-    with tempfile.TemporaryDirectory(prefix="auth-tests-") as folder:
-        Path(folder).chmod(0o755)
-        stores = Stores(Path(folder))
-        try:
-            stores.start()
-            yield stores
-        finally:
-            stores.stop()
-
-
-@pytest.fixture
-def fragile_settings(fragile: Stores) -> Iterator[Callable[..., Settings]]:
-    url = fragile.new_database()
-    yield lambda **changes: fragile.settings(**{"database_url": url, **changes})
-    fragile.drop(url)
 
 
 @pytest.fixture
@@ -88,23 +65,10 @@ async def _without_postgresql(
 
 @asynccontextmanager
 async def _hanging(server: PrivatePostgreSQL | PrivateRedis) -> AsyncIterator[None]:
-    """The server accepts and says nothing while the body runs: it and all it forked are stopped, then continued.
-
-    Raises TimeoutError where the body hangs with it.
-    """
-    parent = psutil.Process(server.pid)
-    parent.suspend()  # first: it can fork nothing more
-    family = [parent, *parent.children(recursive=True)]
-    for process in family[1:]:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.suspend()
-    try:
+    """The server accepts and says nothing while the body runs. Raises TimeoutError where the body hangs with it."""
+    with suspended(server):
         async with asyncio.timeout(3 * _PATIENCE):
             yield
-    finally:
-        for process in family:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.resume()
 
 
 async def _eventually(holds: Callable[[], Awaitable[bool]], *, seconds: float = 10) -> None:

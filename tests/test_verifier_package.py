@@ -22,4 +22,4 @@ def test_importing_the_verifier_loads_nothing_of_the_server() -> None:
 def test_installing_without_extras_brings_only_what_the_verifier_imports() -> None:
     project = tomllib.loads((_ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     brought = {re.split(r"[^a-z0-9-]", requirement)[0] for requirement in project["dependencies"]}
-    assert brought == {"cryptography", "pyjwt", "starlette"}
+    assert brought == {"cryptography", "httpx2", "pyjwt", "starlette"}

@@ -8,7 +8,7 @@ from auth_service.accounts.passwords import PasswordHasher
 from auth_service.accounts.users import Account, Users
 from auth_service.errors import InvalidCredentials, NotFound, ServiceError, Taken
 from auth_service.metrics import LOGINS
-from auth_service.sessions.ending import SessionEnding
+from auth_service.sessions.ending import Ended, SessionEnding
 from auth_service.sessions.issuing import Grant, IssuedTokens, TokenIssuer
 from auth_service.sessions.rotation import RotationStore
 from auth_service.sessions.session import Opening
@@ -53,8 +53,8 @@ class SignIn:
             account = await self._users.create(
                 transaction, username=username, email=email, password_hash=password_hash, now=now
             )
-            tokens = await self._open(transaction, account, opening, now=now, grant="register")
-        await self._ending.announce(opening.replaces)
+            tokens, replaced = await self._open(transaction, account, opening, now=now, grant="register")
+        await self._ending.announce(replaced)
         return tokens
 
     async def login(self, *, username: str | None, email: str | None, password: str, opening: Opening) -> IssuedTokens:
@@ -64,18 +64,21 @@ class SignIn:
             await self._rotations.answers()
             for _attempt in range(_ATTEMPTS):
                 account = await self._users.find(username=username, email=email)
-                tokens = await self._attempt(account, password, opening)
-                if tokens is not None:
+                opened = await self._attempt(account, password, opening)
+                if opened is not None:
                     LOGINS.labels(outcome="success").inc()
-                    await self._ending.announce(opening.replaces)
+                    tokens, replaced = opened
+                    await self._ending.announce(replaced)
                     return tokens
             raise InvalidCredentials("the password kept changing")
         except ServiceError as exc:
             LOGINS.labels(outcome="refused" if isinstance(exc, InvalidCredentials) else "unavailable").inc()
             raise
 
-    async def _attempt(self, account: Account | None, password: str, opening: Opening) -> IssuedTokens | None:
-        """The new session's tokens, or None if the stored hash changed between the check and the opening."""
+    async def _attempt(
+        self, account: Account | None, password: str, opening: Opening
+    ) -> tuple[IssuedTokens, Ended] | None:
+        """What `_open` answers, or None if the stored hash changed between the check and the opening."""
         check = await self._passwords.check(password, account.password_hash if account else None)
         if account is None or not check.right or account.disabled_at is not None:
             raise InvalidCredentials("unknown, wrong or disabled")
@@ -100,11 +103,12 @@ class SignIn:
 
     async def _open(
         self, transaction: Statements, account: Account, opening: Opening, *, now: datetime, grant: Grant
-    ) -> IssuedTokens:
+    ) -> tuple[IssuedTokens, Ended]:
+        """The new session's tokens, and the sessions it replaces."""
         subject = self._users.subject(account)
-        await self._ending.end_within(transaction, opening.replaces, reason="replaced", now=now)
+        replaced = await self._ending.end_within(transaction, opening.replaces, reason="replaced", now=now)
         session = await self._sessions.open(transaction, subject, opening, now=now)
-        return self._tokens.issue(session, subject, generation=1, now=now, grant=grant)
+        return self._tokens.issue(session, subject, generation=1, now=now, grant=grant), replaced
 
     async def _refuse_taken(self, username: Name, email: Name) -> None:
         """Spare the hash for a name that is plainly taken; the unique index has the last word."""

@@ -241,7 +241,7 @@ class Users:
             _account, now = await self.lock(transaction, user_id)
             ended = await self._ending.end_all_of_user(transaction, user_id, reason=reason, now=now, keep=keep)
         await self._ending.announce(ended)
-        return len(ended)
+        return len(ended.session_ids)
 
     async def grant(self, user_id: UUID, *, add: Iterable[str] = (), remove: Iterable[str] = ()) -> frozenset[str]:
         """Grant and take away scopes; answers those the user has after it. Taken away, a scope is gone at the next

@@ -57,21 +57,27 @@ class RequestContext:
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request_id)
         status = 0
+        streaming = False
 
         async def send_with_headers(message: Message) -> None:
-            nonlocal status
+            nonlocal status, streaming
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-ID"] = request_id
                 for name, value in self._headers.items():
                     headers.setdefault(name, value)
+                streaming = headers.get("content-type", "").startswith("text/event-stream")
+                if streaming:
+                    # It may stay open for days: what counts is how long its beginning took.
+                    self._record(scope, status, time.perf_counter() - began)
             await send(message)
 
         try:
             await self._app(scope, receive, send_with_headers)
         finally:
-            self._record(scope, status, time.perf_counter() - began)
+            if not streaming:
+                self._record(scope, status, time.perf_counter() - began)
 
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
         method = scope["method"] if scope["method"] in _METHODS else "(other)"

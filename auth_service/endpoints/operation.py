@@ -22,6 +22,8 @@ class Answer:
     model: Any = None
     media_type: str = "application/json"
     headers: tuple[tuple[str, str], ...] = ()
+    streamed_as: str | None = None
+    """The media type of the same as a stream, for a client whose `Accept` names it."""
 
 
 @dataclass(frozen=True, slots=True)

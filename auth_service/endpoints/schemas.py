@@ -22,6 +22,7 @@ from auth_service.sessions.issuing import IssuedTokens
 from auth_service.sessions.session import Session, Transport
 from auth_service.tokens import scope as scopes
 from auth_service.tokens.subject import Subject
+from auth_service.verifier.revocations import Kind
 
 _PASSWORD = "correct horse battery staple"  # noqa: S105 — an example
 _ID = "0b9b4a0e-7f0c-4d8b-9a51-3f6a2f1c8e57"
@@ -236,9 +237,34 @@ class Metadata(BaseModel):
 
     issuer: str = Field(examples=["https://auth.example.com"])
     jwks_uri: str = Field(examples=["https://auth.example.com/.well-known/jwks.json"])
+    revocation_feed_endpoint: str = Field(examples=["https://auth.example.com/revocations"])
     response_types_supported: list[str] = Field(examples=[[]])
     grant_types_supported: list[str] = Field(examples=[[]])
     service_documentation: str = Field(examples=["https://auth.example.com/docs"])
+
+
+Revocation = Annotated[
+    tuple[Kind, str, int],
+    WithJsonSchema(
+        {
+            "type": "array",
+            "items": {"type": ["string", "integer"]},
+            "minItems": 3,
+            "maxItems": 3,
+            "description": "Kind (s session, j access token, c client, k key), the first 16 bytes of the SHA-256 of "
+            "`sid`, `jti`, `client_id` or `kid` as base64url, and the second since the epoch from which on it may be "
+            "forgotten.",
+            "examples": [["s", "ungWv48Bz-pBQUDeXa4iIw", 1767225600]],
+        }
+    ),
+]
+
+
+class Revocations(BaseModel):
+    """Everything that may no longer be used, although its signature is good."""
+
+    iss: str = Field(examples=["https://auth.example.com"])
+    revocations: list[Revocation]
 
 
 class FieldProblem(BaseModel):

@@ -1,4 +1,4 @@
-"""Ending sessions: durably in PostgreSQL first, then in Redis. Every way a session ends goes through here.
+"""Ending sessions: durably in PostgreSQL first, then told to verifiers and Redis. Every way one ends goes through here.
 
 The row and its journal entry are one transaction; once that is committed the answer may be given, whatever Redis says:
 a refresh token of the session meets the row, an access token meets the journal.
@@ -6,6 +6,7 @@ a refresh token of the session meets the row, an access token meets the journal.
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
@@ -13,9 +14,11 @@ import structlog
 
 from auth_service.errors import Unavailable
 from auth_service.revocation import journal
+from auth_service.revocation.announcer import Announcer
 from auth_service.sessions.rotation import RotationStore
 from auth_service.sessions.session import EndReason
 from auth_service.stores.database import Database, Statements, read_time
+from auth_service.verifier.revocations import Entry
 
 # The user's row must have been changed or locked before this runs, so that no login can add a session unseen. Rows are
 # locked in the order of their ids, as `checkpoint.py` does.
@@ -32,12 +35,24 @@ _PUSH_TIMEOUT = 1.0  # seconds: a Redis that hangs must not hold up a logout
 _log = structlog.get_logger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """Sessions that a transaction has ended, and what the journal says of them: for `announce`, once it is committed.
+
+    A session that had ended before is among them too.
+    """
+
+    session_ids: Sequence[UUID]
+    entries: Sequence[Entry]
+
+
 class SessionEnding:
     """Ends sessions. Raises Unavailable when PostgreSQL is away; Redis being away changes nothing."""
 
-    def __init__(self, database: Database, rotations: RotationStore) -> None:
+    def __init__(self, database: Database, rotations: RotationStore, announcer: Announcer) -> None:
         self._database = database
         self._rotations = rotations
+        self._announcer = announcer
 
     async def end(self, session_ids: Sequence[UUID], *, reason: EndReason) -> None:
         """End these sessions. One that has ended stays as it is; one whose row is gone is journaled all the same."""
@@ -45,13 +60,13 @@ class SessionEnding:
             return
         async with self._database.transaction() as transaction:
             now = await read_time(transaction, self._database.clock)
-            await self.end_within(transaction, session_ids, reason=reason, now=now)
-        await self.announce(session_ids)
+            ended = await self.end_within(transaction, session_ids, reason=reason, now=now)
+        await self.announce(ended)
 
     async def end_within(
         self, transaction: Statements, session_ids: Sequence[UUID], *, reason: EndReason, now: datetime
-    ) -> None:
-        """The same, inside the caller's transaction: `announce` them once it is committed."""
+    ) -> Ended:
+        """The same, inside the caller's transaction: `announce` what it answers once that is committed."""
         ordered = sorted(set(session_ids))
         for session_id in ordered:
             await transaction.rows(
@@ -60,26 +75,25 @@ class SessionEnding:
                 now,
                 reason,
             )
-        await journal.revoke(transaction, "s", map(str, ordered), reason=reason, now=now)
+        return Ended(ordered, await journal.revoke(transaction, "s", map(str, ordered), reason=reason, now=now))
 
     async def end_all_of_user(
         self, transaction: Statements, user_id: UUID, *, reason: EndReason, now: datetime, keep: UUID | None = None
-    ) -> list[UUID]:
-        """End a user's sessions but `keep`, inside the caller's transaction, which has changed the user's row already.
-
-        Returns their ids: hand them to `announce` once the transaction is committed.
-        """
+    ) -> Ended:
+        """End a user's sessions but `keep`, inside the caller's transaction, which has changed the user's row already:
+        `announce` what it answers once that is committed."""
         rows = await transaction.rows(_END_ALL, user_id, now, reason, keep)
         ended = [row["id"] for row in rows]
-        await journal.revoke(transaction, "s", map(str, ended), reason=reason, now=now)
-        return ended
+        return Ended(ended, await journal.revoke(transaction, "s", map(str, ended), reason=reason, now=now))
 
-    async def announce(self, session_ids: Sequence[UUID]) -> None:
-        """Tell Redis about sessions whose end is committed. Never fails: PostgreSQL has the last word."""
-        if not session_ids:
+    async def announce(self, ended: Ended) -> None:
+        """Tell the verifiers, and Redis, about sessions whose end is committed. Never fails: PostgreSQL has the last
+        word, and whoever does not hear of it now reads it in the journal."""
+        if not ended.session_ids:
             return
         try:
             async with asyncio.timeout(_PUSH_TIMEOUT):
-                await self._rotations.forget(session_ids)
+                await self._announcer.announce(ended.entries)
+                await self._rotations.forget(ended.session_ids)
         except (Unavailable, TimeoutError) as exc:
-            _log.warning("redis_not_told_of_ended_sessions", reason=str(exc), count=len(session_ids))
+            _log.warning("redis_not_told_of_ended_sessions", reason=str(exc), count=len(ended.session_ids))

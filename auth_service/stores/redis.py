@@ -20,13 +20,25 @@ ANSWER_TIMEOUT = _SOCKET_TIMEOUT * (1 + _RETRIES)
 
 def open_redis(url: str, *, pool_size: int = 32) -> "Redis":
     """A client that waits for a free connection, retries once, and gives up within about two seconds."""
+    return _client(url, pool_size=pool_size, socket_timeout=_SOCKET_TIMEOUT, retries=_RETRIES)
+
+
+def open_blocking_redis(url: str, *, block: float) -> "Redis":
+    """A client with one connection, for commands that wait up to `block` seconds for something to happen.
+
+    It retries nothing by itself, so that its owner notices each time that it may speak to another node.
+    """
+    return _client(url, pool_size=1, socket_timeout=block + _SOCKET_TIMEOUT, retries=0)
+
+
+def _client(url: str, *, pool_size: int, socket_timeout: float, retries: int) -> "Redis":
     pool = BlockingConnectionPool.from_url(
         url,
         max_connections=pool_size,
         timeout=_SOCKET_TIMEOUT,
-        socket_timeout=_SOCKET_TIMEOUT,
+        socket_timeout=socket_timeout,
         socket_connect_timeout=_SOCKET_TIMEOUT,
-        retry=Retry(ConstantBackoff(0.02), _RETRIES),
+        retry=Retry(ConstantBackoff(0.02), retries),
         client_name="auth-service",
     )
     return Redis.from_pool(pool)

@@ -24,7 +24,8 @@ class AccessTokenClaims:
     """What a verified access token says. Times are seconds since the epoch, as on the wire (RFC 7519 §2).
 
     `subject` is the stable identifier of the user, or of the client in a service token; `username` and `email` are for
-    display. `session_id` is absent from a service token. `claims` holds every claim, read-only.
+    display. `session_id` is absent from a service token. `claims` holds every claim; one object serves all requests
+    with this token, so change nothing inside it.
     """
 
     issuer: str
@@ -124,6 +125,6 @@ def _audience(payload: dict[str, Any]) -> tuple[str, ...]:
 
 def _scope(payload: dict[str, Any]) -> frozenset[str]:
     value = payload.get("scope", "")
-    if not isinstance(value, str) or len(value) > 4096:
+    if not isinstance(value, str) or len(value) > 4096 or _SURROGATE.search(value):
         raise InvalidClaim("scope", "not a string of scopes")
     return frozenset(value.split(" ")) - {""}

@@ -1,19 +1,36 @@
-"""Why a token was refused, as one tree of exceptions. How a refusal is answered over HTTP is decided elsewhere.
+"""Why a request was refused, as one tree of exceptions. How a refusal is answered over HTTP is in `challenge.py`.
 
     VerifierError
-    └── InvalidToken            401, `invalid_token` (RFC 6750 §3.1)
-        ├── MalformedToken      not a compact JWS of the kind expected here
-        ├── UnknownKey          its `kid` names no key of the issuer
-        ├── BadSignature        the key is known, the signature is not its own
-        ├── InvalidClaim        signed, but a claim is missing, mistyped or not for us
-        └── ExpiredToken        everything is right but the time
+    ├── InvalidRequest          400, `invalid_request`: credentials sent twice, or not readable as credentials
+    ├── MissingCredentials      401, without an error code: nothing was presented
+    ├── InvalidToken            401, `invalid_token` (RFC 6750 §3.1)
+    │   ├── MalformedToken      not a compact JWS of the kind expected here
+    │   ├── UnknownKey          its `kid` names no key of the issuer
+    │   ├── BadSignature        the key is known, the signature is not its own
+    │   ├── InvalidClaim        signed, but a claim is missing, mistyped or not for us
+    │   ├── ExpiredToken        everything is right but the time
+    │   └── RevokedToken        everything is right, but the session, token, client or key has been revoked
+    ├── InsufficientScope       403, `insufficient_scope`: a good token that does not allow this
+    └── Unavailable             503: whether the token is good cannot be said now
+        ├── KeysUnavailable     the issuer's keys are not known
+        └── RevocationsUnavailable  what the issuer has revoked is not known, or not recently enough
 
 The text of an exception is for logs: it never holds a token, a claim's value or any other input.
 """
 
+from collections.abc import Collection
+
 
 class VerifierError(Exception):
     """The root: catch this to catch every refusal."""
+
+
+class InvalidRequest(VerifierError):
+    """The credentials of the request cannot be read, or there are two of them."""
+
+
+class MissingCredentials(VerifierError):
+    """The request presents no access token, and needs one."""
 
 
 class InvalidToken(VerifierError):
@@ -47,3 +64,29 @@ class InvalidClaim(InvalidToken):
 
 class ExpiredToken(InvalidToken):
     """The token was good once; its `exp` has passed."""
+
+
+class RevokedToken(InvalidToken):
+    """The token was good once; the issuer has revoked it, its session, its client or its key."""
+
+
+class InsufficientScope(VerifierError):
+    """The token is good and lacks a scope. `scopes` are those that are needed, in the order they were asked for."""
+
+    def __init__(self, scopes: Collection[str]) -> None:
+        super().__init__("the token lacks a scope")
+        self.scopes = tuple(scopes)
+
+
+class Unavailable(VerifierError):
+    """Nothing can be said of the token now; the same request may be sent again after `retry_after` seconds."""
+
+    retry_after = 1
+
+
+class KeysUnavailable(Unavailable):
+    """The issuer's keys have not been fetched, or may not hold the key of this token."""
+
+
+class RevocationsUnavailable(Unavailable):
+    """The revocation feed has not been heard yet, or not within the staleness allowed here."""

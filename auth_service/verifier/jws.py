@@ -27,8 +27,9 @@ _MAX_KID_LENGTH = 128
 _COMPACT = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)", re.ASCII)
 
 # `crit` names extensions that must be understood, and we understand none (RFC 7515 §4.1.11); `b64` changes what is
-# signed (RFC 7797 §3); `zip` is a decompression bomb's fuse.
-_FORBIDDEN_HEADERS = frozenset({"b64", "crit", "zip"})
+# signed (RFC 7797 §3); `zip` is a decompression bomb's fuse. The others say where a key is to be found, or what else is
+# in the payload: the issuer writes none of them, a key is found by its `kid` alone, and readers differ on them.
+_FORBIDDEN_HEADERS = frozenset({"b64", "crit", "cty", "jku", "jwk", "x5c", "x5t", "x5t#S256", "x5u", "zip"})
 
 _PADDING = PKCS1v15()
 _SHA256 = SHA256()
@@ -54,7 +55,7 @@ class CompactJWS:
         match = _COMPACT.fullmatch(text)
         if match is None:
             raise MalformedToken("not three base64url segments")
-        header = _json_object(_decode(match[1]))
+        header = json_object(decode_base64url(match[1]))
         if header.get("alg") != "RS256":
             raise MalformedToken("alg is not RS256")
         typ = header.get("typ")
@@ -63,9 +64,9 @@ class CompactJWS:
         if not _FORBIDDEN_HEADERS.isdisjoint(header):
             raise MalformedToken("a header parameter that is never acceptable")
         kid = header.get("kid")
-        if not isinstance(kid, str) or not 0 < len(kid) <= _MAX_KID_LENGTH:
-            raise MalformedToken("kid is not a short string")
-        return cls(kid, text[: match.end(2)].encode("ascii"), match[2], _decode(match[3]))
+        if not isinstance(kid, str) or not is_kid(kid):
+            raise MalformedToken("kid is not a short ASCII string")
+        return cls(kid, text[: match.end(2)].encode("ascii"), match[2], decode_base64url(match[3]))
 
     def payload(self, key: RSAPublicKey) -> dict[str, Any]:
         """The claims, once the signature is found to be `key`'s. Raises BadSignature, MalformedToken."""
@@ -73,10 +74,15 @@ class CompactJWS:
             key.verify(self._signature, self._signing_input, _PADDING, _SHA256)
         except InvalidSignature:
             raise BadSignature("signature does not match") from None
-        return _json_object(_decode(self._payload))
+        return json_object(decode_base64url(self._payload))
 
 
-def _decode(segment: str) -> bytes:
+def is_kid(text: str) -> bool:
+    """True for what may name a key here: 1 to 128 ASCII characters. Ours are 43: an RFC 7638 thumbprint."""
+    return 0 < len(text) <= _MAX_KID_LENGTH and text.isascii()
+
+
+def decode_base64url(segment: str) -> bytes:
     """Decode base64url without padding, refusing a second spelling of the same bytes (RFC 4648 §3.5)."""
     unused_bits = {0: 0, 2: 4, 3: 2}.get(len(segment) % 4)
     if unused_bits is None:
@@ -93,7 +99,8 @@ def _decode(segment: str) -> bytes:
 _BASE64URL = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 
 
-def _json_object(data: bytes) -> dict[str, Any]:
+def json_object(data: bytes) -> dict[str, Any]:
+    """The members of a strict JSON object: UTF-8, no duplicate member, finite numbers. Raises MalformedToken."""
     try:
         value = _DECODER.decode(data.decode("utf-8"))
     except RecursionError:

@@ -1,13 +1,18 @@
 """The stores of a test run: one PostgreSQL and one Redis, started by the same code as `auth-service dev`."""
 
 import asyncio
+import contextlib
 import itertools
 import secrets
+import tempfile
 from base64 import urlsafe_b64encode
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import asyncpg
+import psutil
 
 from auth_service.app import Parts
 from auth_service.devstack.postgresql import PrivatePostgreSQL
@@ -78,3 +83,33 @@ class Stores:
         await parts.open()
         await parts.key_store.load_or_create()
         await parts.close()
+
+
+@contextmanager
+def started_stores() -> Iterator[Stores]:
+    """Stores on ports and in a folder of their own, for as long as the body runs."""
+    with tempfile.TemporaryDirectory(prefix="auth-tests-") as folder:
+        Path(folder).chmod(0o755)  # PostgreSQL may run as somebody else
+        stores = Stores(Path(folder))
+        try:
+            stores.start()
+            yield stores
+        finally:
+            stores.stop()
+
+
+@contextmanager
+def suspended(server: PrivatePostgreSQL | PrivateRedis) -> Iterator[None]:
+    """It accepts and says nothing while the body runs: it and all it forked are stopped, then continued."""
+    parent = psutil.Process(server.pid)
+    parent.suspend()  # first: it can fork nothing more
+    family = [parent, *parent.children(recursive=True)]
+    for process in family[1:]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.suspend()
+    try:
+        yield
+    finally:
+        for process in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.resume()

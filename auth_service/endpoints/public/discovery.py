@@ -7,7 +7,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from auth_service.endpoints import schemas
+from auth_service.endpoints.conditional import etag_matches
 from auth_service.endpoints.operation import Answer, Operation
+from auth_service.endpoints.public import revocations
 from auth_service.errors import Unavailable
 from auth_service.keys.key_ring import KeyRing
 
@@ -28,6 +30,7 @@ class DiscoveryEndpoints:
             {
                 "issuer": issuer,
                 "jwks_uri": f"{issuer}{JWKS_PATH}",
+                "revocation_feed_endpoint": f"{issuer}{revocations.PATH}",
                 "response_types_supported": [],
                 "grant_types_supported": [],
                 "service_documentation": f"{issuer}/docs",
@@ -62,16 +65,10 @@ class DiscoveryEndpoints:
             # An empty set would be a wrong answer: verifiers would drop the keys they hold.
             raise Unavailable("no keys yet")
         headers = {"ETag": self._keys.etag, "Cache-Control": f"public, max-age={JWKS_MAX_AGE}"}
-        if _matches(request.headers.get("if-none-match", ""), self._keys.etag):
+        if etag_matches(request.headers.get("if-none-match", ""), self._keys.etag):
             return Response(status_code=304, headers=headers)
         return Response(self._keys.jwks, headers=headers, media_type="application/json")
 
     async def metadata(self, _request: Request) -> Response:
         headers = {"Cache-Control": f"public, max-age={JWKS_MAX_AGE}"}
         return Response(self._metadata, headers=headers, media_type="application/json")
-
-
-def _matches(if_none_match: str, etag: str) -> bool:
-    """Weak comparison (RFC 9110 §13.1.2)."""
-    candidates = [candidate.strip().removeprefix("W/") for candidate in if_none_match.split(",")]
-    return etag in candidates or "*" in candidates

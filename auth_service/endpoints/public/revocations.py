@@ -1,0 +1,83 @@
+"""`/revocations`: the revocation feed, as an event stream or, once, as JSON. Public, like the JWKS: it names nobody."""
+
+import math
+import re
+from collections.abc import AsyncIterator, Iterable
+
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from auth_service.edge.stream_limit import StreamLimit
+from auth_service.endpoints import event_stream, schemas
+from auth_service.endpoints.conditional import etag_matches
+from auth_service.endpoints.event_stream import EventStream
+from auth_service.endpoints.operation import Answer, Operation
+from auth_service.revocation.feed import RevocationFeed
+
+PATH = "/revocations"
+_STREAMS_PER_ADDRESS = 2500
+_REFUSED = re.compile(r"q\s*=\s*0(\.0*)?")
+
+
+class RevocationEndpoints:
+    """What verifiers follow, so that a revoked token stops working everywhere without a question per request."""
+
+    def __init__(self, *, feed: RevocationFeed) -> None:
+        self._feed = feed
+        self._streams = StreamLimit(_STREAMS_PER_ADDRESS)
+
+    def operations(self) -> Iterable[Operation]:
+        headers = (
+            ("ETag", "For `If-None-Match`; the same from every process that holds the same set."),
+            ("Cache-Control", "Whether it may be kept."),
+            ("Age", "Seconds since the issuer last knew the set to be whole, rounded up."),
+        )
+        yield Operation(
+            "GET",
+            PATH,
+            self.revocations,
+            "What is revoked, though its signature is good",
+            "Discovery",
+            {
+                200: Answer(
+                    "The live set: once as JSON, or, where `Accept` names `text/event-stream`, as a stream of the "
+                    "events hello, revoke, live, revoke as it happens, beat every second, and bye.",
+                    schemas.Revocations,
+                    headers=headers,
+                    streamed_as=event_stream.MEDIA_TYPE,
+                ),
+                304: Answer("It has not changed.", headers=headers),
+            },
+            problems=(429, 503),
+        )
+
+    async def revocations(self, request: Request) -> Response:
+        if _wants_stream(request):
+            self._feed.known_at()
+            return EventStream(self._feed.events(), place=self._streams.place(request.state.client_address))
+        document, age = await self._feed.document()
+        headers = {
+            "ETag": document.etag,
+            "Cache-Control": "no-cache",
+            "Age": str(math.ceil(age)),
+            "Vary": "Accept",
+        }
+        if etag_matches(request.headers.get("if-none-match", ""), document.etag):
+            return Response(status_code=304, headers=headers)
+        # In pieces: a slow reader costs a connection, not a copy of the whole.
+        headers["Content-Length"] = str(document.length)
+        return StreamingResponse(_each(document.pieces), headers=headers, media_type="application/json")
+
+
+def _wants_stream(request: Request) -> bool:
+    """Whether `Accept` (RFC 9110 §12.5.1) names an event stream; `*/*` does not name it."""
+    for media_range in ",".join(request.headers.getlist("accept")).split(","):
+        media_type, *parameters = [part.strip().lower() for part in media_range.split(";")]
+        if media_type == event_stream.MEDIA_TYPE and not any(_REFUSED.fullmatch(parameter) for parameter in parameters):
+            return True
+    return False
+
+
+async def _each(pieces: tuple[bytes, ...]) -> AsyncIterator[bytes]:
+    for piece in pieces:
+        yield piece

@@ -1,0 +1,129 @@
+"""Following the two sources of the live set: the stream for the milliseconds, the journal for everything the stream
+lost, never got, or has from a Redis that is no longer the right one. Each is read by a task that nothing ends."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+
+import structlog
+
+from auth_service.errors import Unavailable
+from auth_service.metrics import FEED_AGE
+from auth_service.revocation import journal
+from auth_service.revocation.freshness import Freshness
+from auth_service.revocation.live_set import BATCH, LiveSet
+from auth_service.revocation.stream import StreamReader
+from auth_service.stores.database import TIME_LIMIT, Database
+
+_INTERVAL = 1.0  # seconds from the beginning of one reading of the journal to that of the next
+_PATIENCE = 1.5  # seconds for one of them
+_PATIENCE_WITH_ALL = 2 * TIME_LIMIT
+_LONG_AWAY = 60.0  # seconds after which the journal is read from its beginning
+_RETRY = 0.25  # seconds until a source that failed is tried again
+
+_log = structlog.get_logger(__name__)
+
+
+class Follower:
+    """Fills `live_set` for as long as it runs, and knows how fresh it is.
+
+    `database` and `stream` are connections of its own, which it opens and closes: requests that have used up all others
+    must not age the feed.
+    """
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        stream: StreamReader,
+        live_set: LiveSet,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.freshness = Freshness(monotonic)
+        self.loaded = asyncio.Event()
+        """Set once the whole journal has been read."""
+        self._database = database
+        self._stream = stream
+        self._live_set = live_set
+        self._last: datetime | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        await self._database.open()
+        self._tasks = [
+            asyncio.create_task(_forever(self._follow_journal, source="journal")),
+            asyncio.create_task(_forever(self._follow_stream, source="stream")),
+        ]
+
+    async def stop(self) -> None:
+        running = set(self._tasks)
+        while running:
+            for task in running:
+                task.cancel()
+            # Once is not always enough: Python 3.11's `asyncio.wait_for`, which redis-py sends with, may swallow it.
+            _, running = await asyncio.wait(running, timeout=_RETRY)
+        await self._stream.close()
+        await self._database.close()
+
+    async def _follow_journal(self, succeeded: Callable[[], None]) -> None:
+        while True:
+            began = self.freshness.now()
+            try:
+                await self._read_journal(began)
+                succeeded()
+            finally:
+                FEED_AGE.set(self.freshness.age or 0)
+            await asyncio.sleep(began + _INTERVAL - self.freshness.now())
+
+    async def _read_journal(self, began: float) -> None:
+        """Raises Unavailable, TimeoutError."""
+        if (self.freshness.age or 0) > _LONG_AWAY:
+            self._last = None
+        last = self._last
+        async with asyncio.timeout(_PATIENCE if last is not None else _PATIENCE_WITH_ALL):
+            if last is None:
+                reading = await journal.read_unexpired(self._database, self._database.clock)
+            else:
+                reading = await journal.read_since(self._database, self._database.clock, last)
+        self._live_set.expire(reading.now)
+        for batch in reading.batches(BATCH):
+            self._live_set.add(batch, source="journal")
+            await asyncio.sleep(0)
+        # A clock that went back is another server's: what it dated before we came may lie behind where we look.
+        self._last = reading.now if last is None or reading.now >= last else None
+        self.freshness.journal_was_read(began=began)
+        self.loaded.set()
+
+    async def _follow_stream(self, succeeded: Callable[[], None]) -> None:
+        while True:
+            began = self.freshness.now()
+            read = await self._stream.read()
+            self._live_set.add(read.entries, source="stream")
+            if read.complete and self.freshness.overdue and await self._stream.is_on_master():
+                self.freshness.masters_stream_was_read(began=began)
+            succeeded()
+
+
+async def _forever(follow: Callable[[Callable[[], None]], Awaitable[None]], *, source: str) -> None:
+    """Run `follow` again whenever it fails; log the first failure of a row, and its end."""
+    failing = False
+
+    def succeeded() -> None:
+        nonlocal failing
+        if failing:
+            failing = False
+            _log.info("revocation_source_back", store=source)
+
+    while True:
+        try:
+            await follow(succeeded)
+        except (Unavailable, TimeoutError) as exc:
+            if not failing:
+                failing = True
+                _log.warning("revocation_source_lost", store=source, reason=str(exc) or "timed out")
+        except Exception:
+            # Whatever it was: without this task the feed would grow old, and every verifier with it.
+            failing = True
+            _log.exception("revocation_source_lost", store=source)
+        await asyncio.sleep(_RETRY)

@@ -1,0 +1,26 @@
+"""The clock of a verifier: the system's own, or one that a test moves."""
+
+import time
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """`SystemClock`, or the clock of `testing.FakeIssuer`."""
+
+    def time(self) -> float:
+        """Seconds since the epoch: what `exp` is held against."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds since some moment, never set back: what ages are measured with."""
+        ...
+
+
+class SystemClock:
+    """The clock of this machine."""
+
+    def time(self) -> float:
+        return time.time()
+
+    def monotonic(self) -> float:
+        return time.monotonic()

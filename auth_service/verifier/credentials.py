@@ -1,0 +1,44 @@
+"""Where a request carries its access token: the Authorization header (RFC 6750 §2.1), or a WebSocket's subprotocols.
+
+Never the query string and never a form: those end up in logs and histories.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from auth_service.verifier.errors import InvalidRequest
+
+SUBPROTOCOL = "bearer"
+"""A browser cannot set headers on a WebSocket: it offers the subprotocols `bearer, <access token>`."""
+
+
+def presented_access_token(scope: Any) -> str | None:
+    """The access token of an ASGI `http` or `websocket` scope; None where there is none, or another scheme is used.
+
+    Raises InvalidRequest where there are two, or the header names the scheme and then no one token.
+    """
+    headers = [value for name, value in scope["headers"] if name == b"authorization"]
+    if len(headers) > 1:
+        raise InvalidRequest("two Authorization headers")
+    token = _bearer_token(headers[0]) if headers else None
+    if scope["type"] == "websocket":
+        offered = offered_access_token(scope.get("subprotocols") or ())
+        if offered is not None and token is not None:
+            raise InvalidRequest("a token in the header, and one among the subprotocols")
+        token = token or offered
+    return token
+
+
+def offered_access_token(subprotocols: Sequence[str]) -> str | None:
+    """The token of a WebSocket that offers `bearer, <access token>` before any other subprotocol."""
+    return subprotocols[1] if len(subprotocols) >= 2 and subprotocols[0] == SUBPROTOCOL else None
+
+
+def _bearer_token(header: bytes) -> str | None:
+    scheme, _, rest = header.decode("latin-1").partition(" ")
+    if scheme.lower() != "bearer":
+        return None
+    token = rest.strip(" ")
+    if not token or " " in token or "\t" in token:
+        raise InvalidRequest("the Authorization header holds no one token")
+    return token

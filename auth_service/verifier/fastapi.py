@@ -1,0 +1,56 @@
+"""FastAPI: the bearer of a request as a dependency, with scopes, and described in the OpenAPI document.
+
+`BearerMiddleware` may be in front or not; with it, open WebSockets and event streams end with their token too.
+"""
+
+from fastapi import HTTPException, WebSocketException
+from fastapi.openapi.models import HTTPBearer as HTTPBearerModel
+from fastapi.security import SecurityScopes
+from fastapi.security.base import SecurityBase
+from starlette.requests import HTTPConnection
+
+from auth_service.verifier.challenge import Challenge, challenge
+from auth_service.verifier.credentials import presented_access_token
+from auth_service.verifier.errors import MissingCredentials, VerifierError
+from auth_service.verifier.identity import BearerCredentials, JWTUser
+from auth_service.verifier.requires import authorized
+from auth_service.verifier.verifier import Verifier
+
+
+class Bearer(SecurityBase):
+    """A dependency that answers the `JWTUser` of a request, or refuses it as in RFC 6750.
+
+        bearer = Bearer(verifier)
+        Orders = Annotated[JWTUser, Security(bearer, scopes=["orders:read"])]
+
+    `Depends(bearer)` demands a good token and no scope. `max_staleness` as in `requires`.
+    """
+
+    def __init__(self, verifier: Verifier, *, max_staleness: float | None = None) -> None:
+        self._verifier = verifier
+        self._max_staleness = max_staleness
+        self.model = HTTPBearerModel(bearerFormat="JWT", description=f"An access token of {verifier.issuer}")
+        self.scheme_name = "Bearer"
+
+    async def __call__(self, connection: HTTPConnection, security_scopes: SecurityScopes) -> JWTUser:
+        try:
+            found = connection.scope.get("auth")
+            # What another verifier found good may be meant for another audience.
+            if not isinstance(found, BearerCredentials) or found.verifier is not self._verifier:
+                access_token = presented_access_token(connection.scope)
+                if access_token is None:
+                    raise MissingCredentials("no access token")
+                verified = await self._verifier.authenticate(access_token)
+                connection.scope["auth"] = BearerCredentials(self._verifier, verified)
+                connection.scope["user"] = JWTUser(verified.claims)
+            authorized(connection, security_scopes.scopes, max_staleness=self._max_staleness)
+        except VerifierError as refusal:
+            raise _exception(challenge(refusal, realm=self._verifier.realm), connection) from refusal
+        user: JWTUser = connection.scope["user"]
+        return user
+
+
+def _exception(refused: Challenge, connection: HTTPConnection) -> Exception:
+    if connection.scope["type"] == "websocket":
+        return WebSocketException(refused.close_code, refused.description)
+    return HTTPException(refused.status, refused.description, refused.headers)

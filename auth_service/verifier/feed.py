@@ -1,0 +1,157 @@
+"""The revocation feed as a verifier follows it: what its events mean, how old what they said is, and coming back to it.
+
+The set of what is revoked is `revocations.py`'s; the format of the stream is `event_stream.py`'s.
+"""
+
+import asyncio
+import json
+import logging
+import random
+import re
+import time
+from collections.abc import Callable
+from typing import Any, cast
+
+from auth_service.verifier.clock import Clock
+from auth_service.verifier.event_stream import UnreadableStream, events
+from auth_service.verifier.issuer_client import IssuerClient, IssuerUnreachable
+from auth_service.verifier.metrics import metrics
+from auth_service.verifier.revocations import KINDS, Entry, RevocationSet
+
+_SILENCE = 1.5
+"""Heartbeats without an event after which a connection is taken for dead: a revocation must arrive within two seconds
+even where nobody says that the connection is gone."""
+
+_FIRST_EVENT = 3.0  # seconds until the first event, connecting included
+_HEARTBEAT_BOUNDS = (0.1, 10.0)  # seconds
+_RETRY_BOUNDS = (0.05, 1.0)  # seconds
+_ENDLESS = 1e15  # seconds
+_ID = re.compile(r"[A-Za-z0-9_-]{22}", re.ASCII)
+
+_log = logging.getLogger(__name__)
+
+
+class UnreadableFeed(Exception):
+    """What came is not the feed of our issuer. The text is for logs."""
+
+
+class RevocationFeed:
+    """Follows one issuer's feed and fills `revocations` from it."""
+
+    def __init__(self, issuer: str, revocations: RevocationSet, clock: Clock) -> None:
+        self._issuer = issuer
+        self._revocations = revocations
+        self._clock = clock
+        self._live = False
+        self._known_at: float | None = None
+        self._heartbeat = 1.0
+
+    @property
+    def age(self) -> float | None:
+        """Seconds since the issuer's journal was last known whole here; None until a set has been complete once.
+
+        It is the age that the last beat told, and the time since that beat.
+        """
+        return None if self._known_at is None else self._clock.monotonic() - self._known_at
+
+    async def follow(self, issuer: IssuerClient, *, on_live: Callable[[], None]) -> None:
+        """Stay connected for as long as this runs. `on_live` is called whenever a set has become complete."""
+        failures = 0
+        while True:
+            began = time.monotonic()
+            try:
+                await self._follow_one(issuer, on_live)
+            except Exception as exc:
+                if not isinstance(exc, IssuerUnreachable | UnreadableStream | UnreadableFeed):
+                    _log.exception("a fault in following the revocation feed")  # which must go on all the same
+                _log.warning("the revocation feed was lost: %s; opening it again", exc)
+            metrics().reconnects.inc()
+            # One that ends at once, whatever it said, is one that failed: it must not be opened in a busy loop.
+            failures = 0 if time.monotonic() - began > _RETRY_BOUNDS[1] else failures + 1
+            delay = min(_RETRY_BOUNDS[1], _RETRY_BOUNDS[0] * 2 ** min(failures, 8))
+            await asyncio.sleep(delay * random.uniform(0.2, 1))  # noqa: S311
+
+    def receive(self, event: str, data: str) -> None:
+        """Take in one event. Unknown ones, and unknown kinds of revocation, are left for newer verifiers.
+
+        Raises UnreadableFeed.
+        """
+        if event == "hello":
+            self._greet(_json(data))
+        elif event == "revoke":
+            self._revocations.add(_entries(_json(data)), now=self._clock.time())
+        elif event == "live":
+            self._live = True
+            if self._known_at is None:
+                self._known_at = self._clock.monotonic()  # until the beat that follows at once says it better
+        elif event == "beat" and self._live:
+            self._known_at = self._clock.monotonic() - _number(_members(_json(data)).get("age"))
+
+    async def _follow_one(self, issuer: IssuerClient, on_live: Callable[[], None]) -> None:
+        """One connection, until the issuer says `bye`."""
+        self._live = False
+        address = (await issuer.metadata()).revocation_feed
+        if address is None:
+            issuer.forget_metadata()
+            raise IssuerUnreachable("its metadata names no revocation_feed_endpoint")
+        try:
+            async with asyncio.timeout(_FIRST_EVENT) as patience, issuer.event_stream(address) as chunks:
+                greeted = False
+                async for event, data in events(chunks):
+                    if event == "bye":
+                        return
+                    if not greeted and event != "hello":
+                        raise UnreadableFeed("it does not begin with hello")
+                    greeted = True
+                    self.receive(event, data)
+                    if event == "live":
+                        on_live()
+                    patience.reschedule(asyncio.get_running_loop().time() + _SILENCE * self._heartbeat)
+        except TimeoutError:
+            raise IssuerUnreachable("no event for too long") from None
+        except IssuerUnreachable:
+            if not self._live:
+                issuer.forget_metadata()
+            raise
+        raise IssuerUnreachable("the stream ended")
+
+    def _greet(self, hello: object) -> None:
+        members = _members(hello)
+        if members.get("iss") != self._issuer:
+            raise UnreadableFeed("it is another issuer's")
+        heartbeat = _number(members.get("heartbeat"))
+        self._heartbeat = min(max(heartbeat, _HEARTBEAT_BOUNDS[0]), _HEARTBEAT_BOUNDS[1])
+
+
+def _json(data: str) -> object:
+    try:
+        return cast(object, json.loads(data))
+    except (ValueError, RecursionError):
+        raise UnreadableFeed("an event is not JSON") from None
+
+
+def _members(value: object) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise UnreadableFeed("an event is not an object")
+    return value
+
+
+def _number(value: object) -> float:
+    # NaN is not below infinity either, and an integer of any length can be compared.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < _ENDLESS:
+        raise UnreadableFeed("a number is missing or out of range")
+    return float(value)
+
+
+def _entries(value: object) -> list[Entry]:
+    if not isinstance(value, list):
+        raise UnreadableFeed("revocations are not a list")
+    entries: list[Entry] = []
+    for entry in value:
+        match entry:
+            case [str(kind), str(identifier), expires_at, *_] if _ID.fullmatch(identifier):
+                if kind in KINDS:
+                    entries.append((cast(Any, kind), identifier, _number(expires_at)))
+            case _:
+                raise UnreadableFeed("a revocation is not readable")
+    return entries

@@ -1,0 +1,80 @@
+"""Who sent a request, as Starlette's `request.user` and `request.auth` (RFC 9068 claims behind both)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.authentication import AuthCredentials, BaseUser
+
+from auth_service.verifier.claims import AccessTokenClaims
+from auth_service.verifier.token_cache import VerifiedToken
+from auth_service.verifier.verifier import Verifier
+
+AUTHENTICATED = "authenticated"
+"""The scope that Starlette's own `requires` asks for; every good token has it here."""
+
+
+class JWTUser(BaseUser):
+    """The bearer of an access token. Store `id`: names and addresses change, and may be taken by somebody else later.
+
+    For a service token it is the client: `id` is its client id, and it has neither name nor address.
+    """
+
+    def __init__(self, claims: AccessTokenClaims) -> None:
+        self.claims = claims
+
+    @property
+    def id(self) -> str:
+        """The `sub` claim."""
+        return self.claims.subject
+
+    @property
+    def identity(self) -> str:
+        return self.claims.subject
+
+    @property
+    def username(self) -> str | None:
+        return self.claims.username
+
+    @property
+    def email(self) -> str | None:
+        """None unless the issuer puts addresses into its tokens; whether anybody checked it is `email_verified`."""
+        return self.claims.email
+
+    @property
+    def display_name(self) -> str:
+        return self.claims.username or self.claims.subject
+
+    @property
+    def is_authenticated(self) -> bool:
+        return True
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, JWTUser) and (self.claims.issuer, self.id) == (other.claims.issuer, other.id)
+
+    def __hash__(self) -> int:
+        return hash((self.claims.issuer, self.id))
+
+    def __repr__(self) -> str:
+        return f"JWTUser({self.id!r})"
+
+
+class BearerCredentials(AuthCredentials):
+    """What the access token allows: `scopes` (with "authenticated"), and every claim of it."""
+
+    def __init__(self, verifier: Verifier, verified: VerifiedToken) -> None:
+        self.scopes = [AUTHENTICATED, *verified.claims.scope]
+        self.verifier = verifier
+        self.verified = verified
+
+    @property
+    def claims(self) -> Mapping[str, Any]:
+        """The claims as they were signed."""
+        return self.verified.claims.claims
+
+
+class AnonymousCredentials(AuthCredentials):
+    """Of a request without a token: allows nothing, and knows which verifier would have been asked."""
+
+    def __init__(self, verifier: Verifier) -> None:
+        self.scopes = []
+        self.verifier = verifier

@@ -1,0 +1,160 @@
+"""The issuer as a verifier reaches it: HTTP to one origin, with limits, and the addresses its metadata names.
+
+Nothing but the configured issuer's own documents is ever asked for: an address on another origin is refused, no
+redirect is followed, and nothing inside a token leads to a request.
+"""
+
+import asyncio
+import contextlib
+import ipaddress
+import json
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import httpx2
+
+_METADATA_PATH = "/.well-known/oauth-authorization-server"
+_MAX_DOCUMENT = 65_536  # bytes
+_PATIENCE = 3.0  # seconds for one document, connecting included
+_CONNECT_PATIENCE = 1.0
+
+
+class IssuerUnreachable(Exception):
+    """The issuer did not answer, or not as it should. The text is for logs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """An answer of the issuer. `content` is None where it said that nothing has changed (304)."""
+
+    content: bytes | None
+    headers: httpx2.Headers
+
+
+@dataclass(frozen=True, slots=True)
+class Metadata:
+    """What is needed of the issuer's metadata (RFC 8414)."""
+
+    jwks_uri: str
+    revocation_feed: str | None
+
+
+class IssuerClient:
+    """Speaks to one issuer. `transport` is what the requests go through: httpx's own, or a test's."""
+
+    def __init__(self, issuer: str, *, transport: httpx2.AsyncBaseTransport | None = None) -> None:
+        self._issuer = issuer
+        self._http = httpx2.AsyncClient(
+            transport=transport,
+            follow_redirects=False,
+            # A body is read as it was sent: what is not unpacked cannot be a decompression bomb.
+            headers={"Accept-Encoding": "identity", "User-Agent": "auth-service-verifier"},
+            # Requests are minutes apart. A kept connection may have died unnoticed, and the next feed would wait on it.
+            limits=httpx2.Limits(max_connections=8, max_keepalive_connections=0),
+            timeout=httpx2.Timeout(_PATIENCE, connect=_CONNECT_PATIENCE),
+        )
+        self._metadata: Metadata | None = None
+        self._asking = asyncio.Lock()
+
+    async def aclose(self) -> None:
+        await self._http.aclose()
+
+    async def metadata(self) -> Metadata:
+        """The metadata, asked for once until `forget_metadata`. Raises IssuerUnreachable."""
+        async with self._asking:
+            if self._metadata is None:
+                document = await self.document(f"{self._issuer}{_METADATA_PATH}")
+                self._metadata = self._read_metadata(document.content or b"")
+            return self._metadata
+
+    def forget_metadata(self) -> None:
+        """Ask anew next time: an address in it did not answer as it should."""
+        self._metadata = None
+
+    async def document(self, url: str, *, etag: str | None = None) -> Document:
+        """One JSON document of at most 64 KiB, within three seconds. Raises IssuerUnreachable."""
+        headers = {"Accept": "application/json"} | ({"If-None-Match": etag} if etag else {})
+        with _failures():
+            async with asyncio.timeout(_PATIENCE), self._http.stream("GET", url, headers=headers) as response:
+                if etag and response.status_code == 304:
+                    return Document(None, response.headers)
+                _require(response, "application/json")
+                content = bytearray()
+                async for chunk in response.aiter_bytes():
+                    content += chunk
+                    if len(content) > _MAX_DOCUMENT:
+                        raise IssuerUnreachable("a document is too large")
+                return Document(bytes(content), response.headers)
+
+    @contextlib.asynccontextmanager
+    async def event_stream(self, url: str) -> AsyncIterator[AsyncIterator[bytes]]:
+        """The bytes of an event stream as they come, for as long as the caller has patience.
+
+        Raises IssuerUnreachable, also from the iterator.
+        """
+        timeout = httpx2.Timeout(None, connect=_CONNECT_PATIENCE)
+        headers = {"Accept": "text/event-stream", "Cache-Control": "no-store"}
+        with _failures():
+            async with self._http.stream("GET", url, headers=headers, timeout=timeout) as response:
+                _require(response, "text/event-stream")
+                yield response.aiter_bytes()
+
+    def _read_metadata(self, content: bytes) -> Metadata:
+        try:
+            members = json.loads(content)
+        except (ValueError, RecursionError):
+            raise IssuerUnreachable("the metadata is not JSON") from None
+        if not isinstance(members, dict) or members.get("issuer") != self._issuer:
+            raise IssuerUnreachable("the metadata is another issuer's")
+        feed = members.get("revocation_feed_endpoint")
+        return Metadata(self._own_address(members.get("jwks_uri")), None if feed is None else self._own_address(feed))
+
+    def _own_address(self, url: object) -> str:
+        """`url`, if it is on the issuer's own origin: keys from elsewhere would be somebody else's."""
+        rest = url.removeprefix(self._issuer) if isinstance(url, str) and url.startswith(self._issuer) else ""
+        if not rest.startswith("/") or not isinstance(url, str):
+            raise IssuerUnreachable("the metadata names an address that is not on the issuer's origin")
+        return url
+
+
+def checked_issuer(issuer: str) -> str:
+    """`issuer`, if it is the origin of one: https, or http on a loopback address, and nothing behind the port.
+
+    Raises ValueError. It must be byte for byte what the issuer calls itself (`iss`).
+    """
+    wanted = "issuer must be an origin like https://auth.example.com, without a path or a slash at its end"
+    try:
+        parts = urlsplit(issuer)
+        host, _port = parts.hostname, parts.port
+    except ValueError:
+        raise ValueError(wanted) from None
+    if not host or issuer != f"{parts.scheme}://{parts.netloc}" or "@" in parts.netloc:
+        raise ValueError(wanted)
+    if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(host)):
+        raise ValueError("issuer must be https:// unless it is a loopback address")
+    return issuer
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _require(response: httpx2.Response, media_type: str) -> None:
+    if response.status_code != 200:
+        raise IssuerUnreachable(f"it answered {response.status_code}")
+    if response.headers.get("content-type", "").partition(";")[0].strip().lower() != media_type:
+        raise IssuerUnreachable(f"its answer is not {media_type}")
+    if response.headers.get("content-encoding", "identity").lower() != "identity":
+        raise IssuerUnreachable("its answer is packed, which was not asked for")
+
+
+@contextlib.contextmanager
+def _failures() -> Iterator[None]:
+    try:
+        yield
+    except (httpx2.HTTPError, httpx2.InvalidURL, OSError, TimeoutError) as exc:
+        raise IssuerUnreachable(type(exc).__name__) from exc

@@ -1,0 +1,89 @@
+"""`requires`: what one route demands of the access token, as a decorator."""
+
+import functools
+import inspect
+from collections.abc import Callable, Collection
+from typing import Any, TypeVar, cast
+
+from starlette.requests import HTTPConnection
+from starlette.websockets import WebSocket
+
+from auth_service.verifier.challenge import Challenge, answer, challenge
+from auth_service.verifier.errors import InsufficientScope, MissingCredentials, VerifierError
+from auth_service.verifier.identity import AnonymousCredentials, BearerCredentials
+
+Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
+
+
+def requires(*scopes: str | Collection[str], max_staleness: float | None = None) -> Callable[[Endpoint], Endpoint]:
+    """Demand a good access token with all of `scopes`, for a route behind `BearerMiddleware`.
+
+    `max_staleness`, in seconds: how long ago revocations may have been heard last, where the verifier's own limit is
+    too long for what this route does; 503 past it. Without a token 401, without a scope 403 (RFC 6750 §3.1).
+
+    Decorates functions and methods that take a `Request` or `WebSocket`, plain or async, of Starlette and FastAPI.
+    """
+    needed = tuple(dict.fromkeys(name for given in scopes for name in ([given] if isinstance(given, str) else given)))
+    if max_staleness is not None and not max_staleness > 0:
+        raise ValueError("max_staleness must be a positive number of seconds")
+
+    def decorate(endpoint: Endpoint) -> Endpoint:
+        if inspect.isclass(endpoint):
+            raise TypeError("requires() decorates functions and methods: decorate each method of an HTTPEndpoint")
+        if inspect.iscoroutinefunction(endpoint):
+
+            @functools.wraps(endpoint)
+            async def guarded(*args: Any, **kwargs: Any) -> Any:
+                connection = _connection(args, kwargs)
+                refused = _refused(connection, needed, max_staleness)
+                if refused is None:
+                    return await endpoint(*args, **kwargs)
+                if isinstance(connection, WebSocket):
+                    # Through the WebSocket, which keeps account of what has been sent.
+                    return await answer(refused, connection.scope, connection.receive, connection.send)
+                return refused.response()
+
+            return cast(Endpoint, guarded)
+
+        @functools.wraps(endpoint)
+        def guarded_in_thread(*args: Any, **kwargs: Any) -> Any:
+            refused = _refused(_connection(args, kwargs), needed, max_staleness)
+            return endpoint(*args, **kwargs) if refused is None else refused.response()
+
+        return cast(Endpoint, guarded_in_thread)
+
+    return decorate
+
+
+def authorized(
+    connection: HTTPConnection, scopes: Collection[str], *, max_staleness: float | None = None
+) -> BearerCredentials:
+    """The credentials of a request that may do what it asks for: what `requires` decides, for code that asks itself.
+
+    Raises MissingCredentials, InsufficientScope, RevocationsUnavailable.
+    """
+    credentials = connection.scope.get("auth")
+    if isinstance(credentials, AnonymousCredentials):
+        raise MissingCredentials("no access token")
+    if not isinstance(credentials, BearerCredentials):
+        raise RuntimeError("no BearerMiddleware, nor JWTAuthenticationBackend, is in front of this route")
+    if not set(credentials.scopes).issuperset(scopes):
+        raise InsufficientScope(scopes)
+    if max_staleness is not None:
+        credentials.verifier.require_fresh(max_staleness)
+    return credentials
+
+
+def _refused(connection: HTTPConnection, scopes: Collection[str], max_staleness: float | None) -> Challenge | None:
+    try:
+        authorized(connection, scopes, max_staleness=max_staleness)
+    except VerifierError as refusal:
+        return challenge(refusal, realm=connection.scope["auth"].verifier.realm)
+    return None
+
+
+def _connection(args: tuple[Any, ...], kwargs: dict[str, Any]) -> HTTPConnection:
+    for value in (*args, *kwargs.values()):
+        if isinstance(value, HTTPConnection):
+            return value
+    raise TypeError("an endpoint that requires() decorates must take the Request or the WebSocket")

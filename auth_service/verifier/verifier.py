@@ -1,0 +1,340 @@
+"""The verifier: one access token in, its claims out, without a look-up per request.
+
+Joins the strict reader (`jws.py`, `claims.py`), the issuer's keys (`key_source.py`) and its revocations (`feed.py`).
+Nothing here knows of requests: `middleware.py` and the adapters beside it do.
+"""
+
+import asyncio
+import contextlib
+import functools
+import os
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Self
+
+import httpx2
+
+from auth_service.verifier.claims import ACCESS_TOKEN_TYPES, MAX_LEEWAY, AccessTokenClaims
+from auth_service.verifier.clock import Clock, SystemClock
+from auth_service.verifier.errors import (
+    ExpiredToken,
+    MalformedToken,
+    RevocationsUnavailable,
+    RevokedToken,
+    Unavailable,
+    VerifierError,
+)
+from auth_service.verifier.feed import RevocationFeed
+from auth_service.verifier.issuer_client import IssuerClient, checked_issuer
+from auth_service.verifier.jws import MAX_LENGTH, CompactJWS
+from auth_service.verifier.key_source import KeySource
+from auth_service.verifier.metrics import Result, metrics
+from auth_service.verifier.revocations import RevocationSet, watched_names
+from auth_service.verifier.token_cache import TokenCache, VerifiedToken, digest
+
+DEFAULT_MAX_STALENESS: Final = 600.0
+"""Seconds: the life of an access token, so that an outage of the issuer is not everyone's."""
+
+_START_PATIENCE = 3.0  # seconds that opening waits for keys and revocations
+_REPORT_INTERVAL = 1.0
+
+
+class Verifier:
+    """Verifies the access tokens of one issuer for one audience.
+
+    `issuer` is the origin that the tokens name as `iss`; keys and revocations are found from its metadata. `audience`
+    is how the issuer names this service; one of several is enough. `leeway`: seconds of clock difference forgiven, at
+    most 30. `max_staleness`: seconds for which the last known revocations serve while the issuer cannot be heard; None
+    for ever. `cache_size`: verified tokens remembered at most. `transport` and `clock` are for tests (`testing.py`).
+
+    Open it with `lifespan` or `async with`; several times is as good as once. A verifier that nobody opened opens
+    itself at the first token, and is closed with its event loop.
+    """
+
+    def __init__(
+        self,
+        issuer: str,
+        *,
+        audience: str | Collection[str],
+        leeway: float = 5.0,
+        max_staleness: float | None = DEFAULT_MAX_STALENESS,
+        cache_size: int = 8192,
+        transport: httpx2.AsyncBaseTransport | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self.issuer = checked_issuer(issuer)
+        self.audience = (audience,) if isinstance(audience, str) else tuple(audience)
+        if not self.audience or not all(self.audience):
+            raise ValueError("audience must name this service as the issuer does (AUTH_AUDIENCES there)")
+        if not 0 <= leeway <= MAX_LEEWAY:
+            raise ValueError(f"leeway must be from 0 to {MAX_LEEWAY} seconds")
+        if max_staleness is not None and not max_staleness > 0:
+            raise ValueError("max_staleness must be a positive number of seconds, or None")
+        self._leeway = leeway
+        self._max_staleness = max_staleness
+        self._transport = transport
+        self._clock = clock or SystemClock()
+        self.revocations = RevocationSet()
+        """What is revoked, as far as it is known here."""
+        self._keys = KeySource(self._clock)
+        self._feed = RevocationFeed(self.issuer, self.revocations, self._clock)
+        self._cache = TokenCache(cache_size)
+        self._watches: set[_Watch] = set()
+        self._metrics = metrics()
+        self._valid = self._cache_hits = 0
+        """Not counted yet: a counter's own lock costs more than the rest of a request with a known token."""
+        self._starting: asyncio.Task[_Running] | None = None
+        self._running: _Running | None = None
+        self._openings = 0
+
+    @property
+    def realm(self) -> str:
+        """What the challenges of refused requests name as protected (RFC 6750 §3)."""
+        return self.audience[0]
+
+    @property
+    def staleness(self) -> float | None:
+        """Seconds since everything revoked was last known here; None before it ever was."""
+        return self._feed.age
+
+    @classmethod
+    def from_env(cls, environment: Mapping[str, str] = os.environ, **options: Any) -> Self:
+        """A verifier of `AUTH_ISSUER` for `AUTH_AUDIENCE` (one name, or several with commas between them).
+
+        Raises ValueError, which names the variable that is missing or wrong.
+        """
+        values = {name: environment.get(name, "").strip() for name in ("AUTH_ISSUER", "AUTH_AUDIENCE")}
+        for name, value in values.items():
+            if not value:
+                raise ValueError(f"{name} is not set")
+        audience = [part.strip() for part in values["AUTH_AUDIENCE"].split(",")]
+        try:
+            checked_issuer(values["AUTH_ISSUER"])
+        except ValueError as exc:
+            raise ValueError(f"AUTH_ISSUER: {exc}") from None
+        if not all(audience):
+            raise ValueError("AUTH_AUDIENCE: a name is empty")
+        return cls(values["AUTH_ISSUER"], audience=audience, **options)
+
+    async def verify(self, access_token: str) -> AccessTokenClaims:
+        """The claims of a good token.
+
+        Raises InvalidToken with the reason; Unavailable where it cannot be said, because the keys or what has been
+        revoked are not known: never an InvalidToken for that. A token is bad on its own merits first.
+        """
+        return (await self.authenticate(access_token)).claims
+
+    async def authenticate(self, access_token: str) -> VerifiedToken:
+        """As `verify`, with what `watch` needs."""
+        if self._running is None or self._running.loop is not asyncio.get_running_loop():
+            await self._start()
+        try:
+            verified = await self._verified(access_token)
+            if self._max_staleness is not None:
+                self.require_fresh(self._max_staleness)
+        except VerifierError as exc:
+            self._metrics.verifications[_result(exc)].inc()
+            raise
+        self._valid += 1
+        return verified
+
+    def require_fresh(self, max_staleness: float) -> None:
+        """Raises RevocationsUnavailable if what is revoked was last known longer ago than `max_staleness` seconds."""
+        age = self._feed.age
+        if age is None:
+            raise RevocationsUnavailable("the revocation feed has not been heard yet")
+        if age > max_staleness:
+            raise RevocationsUnavailable("the revocation feed has not been heard for too long")
+
+    def watch(self, verified: VerifiedToken, end: Callable[[], None]) -> Callable[[], None]:
+        """Call `end` once, in the running event loop, when the token is revoked or expires.
+
+        For what outlives a request. Answers how to stop watching.
+        """
+        watch = _Watch(asyncio.get_running_loop(), verified.claims.expires_at + self._leeway, end)
+        watch.stop_hearing = self.revocations.watch(verified.names, watch.tell)
+        watch.timer = watch.loop.call_later(max(watch.expires_at - self._clock.time(), 0), watch.tell)
+        watch.forget = functools.partial(self._watches.discard, watch)
+        self._watches.add(watch)
+        if self.revocations.holds(verified.names):  # meanwhile
+            watch.tell()
+        return watch.stop
+
+    def end_expired(self) -> None:
+        """End what is watched and has expired, after a clock that is not the system's was moved. From any thread."""
+        for watch in list(self._watches):
+            if watch.expires_at <= self._clock.time():
+                watch.tell()
+
+    def receive(self, event: str, data: str) -> None:
+        """Take in one event of the revocation feed that did not come over it. From any thread."""
+        self._feed.receive(event, data)
+
+    def use(self, *, transport: httpx2.AsyncBaseTransport, clock: Clock) -> None:
+        """Ask another issuer, and another clock, from now on: for tests. Raises RuntimeError once it is open."""
+        if self._starting is not None:
+            raise RuntimeError("the verifier is open: a test must take it over before the application starts")
+        self._transport, self._clock = transport, clock
+        self.revocations = RevocationSet()
+        self._keys = KeySource(clock)
+        self._feed = RevocationFeed(self.issuer, self.revocations, clock)
+
+    async def open(self) -> None:
+        """Start to follow the issuer, and wait a moment for its keys and its revocations.
+
+        Never fails for an issuer that is away: that is told when there is a token to verify.
+        """
+        self._openings += 1
+        try:
+            await self._start()
+        except BaseException:  # given up: what was begun for this opening alone must not go on
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Undo one `open`; after the last, nothing runs any more."""
+        self._openings = max(self._openings - 1, 0)
+        if self._openings == 0 and self._starting is not None:
+            starting, self._starting, self._running = self._starting, None, None
+            starting.cancel()  # which ends its waiting, and nothing where it is done
+            await asyncio.wait({starting})
+            if not starting.cancelled():
+                await starting.result().stop()
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(self, *_exc: object) -> None:
+        await self.close()
+
+    @contextlib.asynccontextmanager
+    async def lifespan(self, _app: object = None) -> AsyncIterator[None]:
+        """For `Starlette(lifespan=verifier.lifespan)`; inside a lifespan of your own, `async with verifier:`."""
+        async with self:
+            yield
+
+    async def _verified(self, access_token: str) -> VerifiedToken:
+        if len(access_token) > MAX_LENGTH:
+            raise MalformedToken("too long")  # before it is hashed
+        key_of_cache = digest(access_token)
+        verified = self._cache.get(key_of_cache)
+        # A key that has left the JWKS takes its tokens with it.
+        if verified is not None and self._keys.current(verified.kid) is verified.key:
+            self._cache_hits += 1
+            if verified.claims.expires_at + self._leeway <= self._clock.time():
+                self._cache.drop(key_of_cache)
+                raise ExpiredToken("exp has passed")
+        else:
+            verified = await self._verified_anew(access_token)
+            self._cache.put(key_of_cache, verified)
+        if self.revocations.holds(verified.names):
+            raise RevokedToken("it has been revoked")
+        return verified
+
+    async def _verified_anew(self, access_token: str) -> VerifiedToken:
+        jws = CompactJWS.parse(access_token, types=ACCESS_TOKEN_TYPES)
+        key = self._keys.current(jws.kid) or await self._keys.key(jws.kid)
+        claims = AccessTokenClaims.parse(
+            jws.payload(key), issuer=self.issuer, audience=self.audience, now=self._clock.time(), leeway=self._leeway
+        )
+        return VerifiedToken(claims, jws.kid, key, watched_names(claims, jws.kid))
+
+    async def _start(self) -> None:
+        """Run in this event loop from now on. Whoever comes meanwhile waits for the same start."""
+        loop = asyncio.get_running_loop()
+        if self._starting is None or self._starting.get_loop() is not loop:
+            self._starting = loop.create_task(self._started(loop))
+        starting = self._starting
+        running = await asyncio.shield(starting)
+        if self._starting is starting:  # and not closed meanwhile
+            self._running = running
+
+    async def _started(self, loop: asyncio.AbstractEventLoop) -> "_Running":
+        client = IssuerClient(self.issuer, transport=self._transport)
+        live = asyncio.Event()
+        tasks = (
+            loop.create_task(self._keys.follow(client)),
+            loop.create_task(self._feed.follow(client, on_live=live.set)),
+            loop.create_task(self._report()),
+        )
+        with contextlib.suppress(TimeoutError, asyncio.CancelledError):  # cancelled: closed before it was open
+            async with asyncio.timeout(_START_PATIENCE):
+                await live.wait()
+                if not len(self._keys):
+                    await self._keys.refresh()
+        return _Running(loop, client, tasks)
+
+    async def _report(self) -> None:
+        """Bring the metrics up to date once a second, for as long as this runs."""
+        try:
+            while True:
+                self._count()
+                self._metrics.revocations.set(len(self.revocations))
+                for gauge, age in ((self._metrics.feed_age, self._feed.age), (self._metrics.jwks_age, self._keys.age)):
+                    gauge.set(float("inf") if age is None else age)
+                await asyncio.sleep(_REPORT_INTERVAL)
+        finally:
+            self._count()
+
+    def _count(self) -> None:
+        valid, self._valid = self._valid, 0
+        cache_hits, self._cache_hits = self._cache_hits, 0
+        self._metrics.verifications["valid"].inc(valid)
+        self._metrics.cache_hits.inc(cache_hits)
+
+
+class _Watch:
+    """Somebody who wants to know when one token is no longer good."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, expires_at: float, end: Callable[[], None]) -> None:
+        self.loop = loop
+        self.expires_at = expires_at
+        self._end: Callable[[], None] | None = end
+        self.stop_hearing: Callable[[], None]
+        self.forget: Callable[[], None]
+        self.timer: asyncio.TimerHandle
+
+    def tell(self) -> None:
+        """It is no longer good. From any thread, any number of times."""
+        with contextlib.suppress(RuntimeError):  # the loop has been closed, and the connection with it
+            self.loop.call_soon_threadsafe(self._told)
+
+    def stop(self) -> None:
+        self._end = None
+        self.timer.cancel()
+        self.stop_hearing()
+        self.forget()
+
+    def _told(self) -> None:
+        end = self._end
+        if end is not None:
+            self.stop()
+            end()
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """What runs while a verifier is open, in one event loop."""
+
+    loop: asyncio.AbstractEventLoop
+    client: IssuerClient
+    tasks: tuple[asyncio.Task[None], ...]
+
+    async def stop(self) -> None:
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.wait(self.tasks)
+        await self.client.aclose()
+
+
+def _result(refusal: VerifierError) -> Result:
+    match refusal:
+        case Unavailable():
+            return "unavailable"
+        case RevokedToken():
+            return "revoked"
+        case ExpiredToken():
+            return "expired"
+        case _:
+            return "invalid"

@@ -1,0 +1,237 @@
+"""The revocation feed while stores are lost: what it tells, how soon, and how old it says it is. Real processes; the
+stores that are stopped are this file's own."""
+
+import asyncio
+import contextlib
+import math
+import signal
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from redis import Redis
+
+from auth_service.devstack.postgresql import PrivatePostgreSQL
+from auth_service.devstack.redis import PrivateRedis
+from auth_service.settings import Settings
+from tests.support.feed import AT_ONCE, EVENT_STREAM, delay_of, open_feed, until, users_of
+from tests.support.processes import ServedProcess, served
+from tests.support.proxy import Proxy
+from tests.support.service import problem
+from tests.support.stores import Stores, suspended
+
+MakeSettings = Callable[..., Settings]
+
+_BY_JOURNAL = 2.0
+"""Seconds in which another process' feed tells of what was answered while Redis is of no use."""
+_STALE = 3.0
+"""Seconds that the feed must stay younger than, as long as one of the stores can vouch for it."""
+
+
+# Redis is of no use.
+
+
+@pytest.mark.parametrize("loss", ["stopped", "demoted"])
+async def test_without_a_redis_that_takes_writes_the_journal_tells(
+    fragile: Stores, fragile_settings: MakeSettings, tmp_path: Path, loss: str
+) -> None:
+    with served(fragile_settings(), tmp_path, count=2) as [one, other]:
+        async with users_of(one) as users, open_feed(one.url) as own, open_feed(other.url) as feed:
+            signed = [await users.register() for _ in range(4)]
+            async with _lost(fragile.redis) if loss == "stopped" else _demoted(fragile.redis):
+                for user in signed:
+                    identifier, answered = await users.logout(user)
+                    assert await delay_of(own, identifier, answered) < AT_ONCE
+                    assert await delay_of(feed, identifier, answered) < _BY_JOURNAL
+                assert max(feed.ages(since=0)) < _STALE
+            # And it is heard of in time again once Redis is back.
+            await feed.until_beats(3)
+            user = await users.register()
+            identifier, answered = await users.logout(user)
+            assert await delay_of(feed, identifier, answered) < AT_ONCE
+            assert len(feed.ids) == len(set(feed.ids)) == 5
+
+
+@pytest.mark.parametrize("loss", ["flushed", "replaced", "written to by somebody else", "another type"])
+async def test_whatever_redis_forgets_the_feed_does_not(
+    fragile: Stores, fragile_settings: MakeSettings, tmp_path: Path, loss: str
+) -> None:
+    with served(fragile_settings(), tmp_path, count=2) as [one, other]:
+        async with users_of(one) as users, open_feed(other.url) as feed:
+            for _ in range(3):
+                user = await users.register()
+                identifier, answered = await users.logout(user)
+                with contextlib.closing(Redis.from_url(fragile.redis.url())) as redis:
+                    if loss == "flushed":
+                        redis.flushall()
+                    elif loss == "replaced":
+                        await asyncio.to_thread(fragile.redis.stop, signal.SIGKILL)
+                        await asyncio.to_thread(fragile.redis.start)
+                    elif loss == "another type":
+                        redis.delete("auth:revocations")
+                        redis.set("auth:revocations", "x")
+                    else:
+                        for message in _UNREADABLE:
+                            redis.xadd("auth:revocations", message)
+                assert await delay_of(feed, identifier, answered) < _BY_JOURNAL
+            assert other.popen.poll() is None
+            async with open_feed(other.url) as later:
+                assert sorted(later.ids) == sorted(feed.ids)
+            # The next message puts right what may be wrong with the stream, and it is of use again.
+            for limit in (_BY_JOURNAL, AT_ONCE):
+                user = await users.register()
+                identifier, answered = await users.logout(user)
+                assert await delay_of(feed, identifier, answered) < limit
+                await feed.until_beats(2)
+            assert len(feed.ids) == len(set(feed.ids)) == 5
+
+
+_UNREADABLE: tuple[dict[Any, Any], ...] = (
+    {"x": "y"},
+    {"entries": "x"},
+    {"entries": b"\xff\xfe"},
+    {"entries": "[[1,2,3]]"},
+    {"entries": '[["s","short",1]]'},
+    {"entries": '[["s"]]'},
+    {"entries": '{"s":1}'},
+    {"entries": '[[["s"],"AAAAAAAAAAAAAAAAAAAAAA",9999999999]]'},
+    {"entries": '[["s","AAAAAAAAAAAAAAAAAAAAAA",NaN]]'},
+    {"entries": f'[["s","AAAAAAAAAAAAAAAAAAAAAA",1{"0" * 400}]]'},
+    {"entries": f'[["s","AAAAAAAAAAAAAAAAAAAAAA",1{"0" * 5000}]]'},
+    {"entries": "[" * 50_000},
+)
+
+
+@asynccontextmanager
+async def _lost(server: PrivatePostgreSQL | PrivateRedis) -> AsyncIterator[None]:
+    # The tests' PostgreSQL does not wait for the disk: one that is killed would take the last half second along.
+    number = signal.SIGINT if isinstance(server, PrivatePostgreSQL) else signal.SIGKILL
+    await asyncio.to_thread(server.stop, number)
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(server.start)
+
+
+@asynccontextmanager
+async def _demoted(server: PrivateRedis) -> AsyncIterator[None]:
+    """A replica of a master that is nowhere: it answers whatever is asked, and takes no write."""
+    with contextlib.closing(Redis.from_url(server.url())) as redis:
+        redis.replicaof("127.0.0.1", 1)
+        try:
+            yield
+        finally:
+            redis.replicaof("NO", "ONE")
+
+
+@asynccontextmanager
+async def _hanging(server: PrivatePostgreSQL | PrivateRedis) -> AsyncIterator[None]:
+    with suspended(server):
+        yield
+
+
+# The age that the feed tells.
+
+
+@pytest.mark.parametrize("how", [_lost, _hanging], ids=["stopped", "hanging"])
+async def test_while_only_postgresql_is_away_the_feed_stays_young(
+    fragile: Stores, fragile_settings: MakeSettings, tmp_path: Path, how: Any
+) -> None:
+    with served(fragile_settings(), tmp_path) as [process]:
+        async with open_feed(process.url) as feed:
+            async with how(fragile.postgresql):
+                began = time.monotonic()
+                await feed.until_beats(7)
+                ages = feed.ages(since=began)
+                assert len(ages) >= 7
+                assert max(ages) < _STALE
+                answer = httpx2.get(f"{process.url}/revocations")
+                assert int(answer.headers["age"]) <= math.ceil(_STALE)
+            back = time.monotonic()
+            await feed.until_beats(5)
+            assert max(feed.ages(since=back)) < _STALE
+
+
+@pytest.mark.parametrize("redis_is", ["stopped", "demoted", "hanging"])
+async def test_while_nothing_can_vouch_for_it_the_age_grows_as_the_time_does(
+    fragile: Stores, fragile_settings: MakeSettings, tmp_path: Path, redis_is: str
+) -> None:
+    losses = {"stopped": _lost, "demoted": _demoted, "hanging": _hanging}
+    with served(fragile_settings(), tmp_path) as [process]:
+        async with open_feed(process.url) as feed:
+            async with losses[redis_is](fragile.redis), _lost(fragile.postgresql):
+                gone = time.monotonic()
+                await feed.until_beats(6)
+                for event in feed.of("beat"):
+                    if event.at > gone:
+                        # Younger than the loss it must never be; older than it by one reading and one pause at most.
+                        assert event.at - gone - 0.05 < event.data["age"] < event.at - gone + _STALE + 1
+                answer = httpx2.get(f"{process.url}/revocations")
+                assert int(answer.headers["age"]) >= 5
+            await feed.until(lambda: feed.of("beat")[-1].data["age"] < 2)
+
+
+async def test_a_process_that_was_cut_off_for_long_catches_up(
+    fragile: Stores, fragile_settings: MakeSettings, tmp_path: Path
+) -> None:
+    link = Proxy(fragile.postgresql.port)
+    settings = fragile_settings()
+    direct = settings.database_url.get_secret_value()
+    through = direct.replace(f":{fragile.postgresql.port}/", f":{link.port}/")
+    assert through != direct
+    with served(settings, tmp_path) as [one], served(fragile_settings(database_url=through), tmp_path) as [other]:
+        async with users_of(one) as users, open_feed(other.url) as feed:
+            user, quick = await users.register(), await users.register()
+            async with _lost(fragile.redis):
+                link.hold("to_server")
+                link.hold("to_client")
+                cut = time.monotonic()
+                identifier, _ = await users.logout(user)
+                # Longer than what is read again each time.
+                await feed.until(lambda: feed.of("beat")[-1].data["age"] > 12, seconds=20)
+                assert time.monotonic() - cut > 11
+                assert identifier not in feed.ids
+                link.release("to_server")
+                link.release("to_client")
+                restored = time.monotonic()
+                assert await delay_of(feed, identifier, restored) < 3
+                identifier, answered = await users.logout(quick)
+                assert await delay_of(feed, identifier, answered) < _BY_JOURNAL
+            await feed.until_beats(3)
+            assert len(feed.ids) == len(set(feed.ids)) == 2
+    link.close()
+
+
+async def test_a_process_that_starts_without_postgresql_says_nothing_until_it_knows_all(
+    fragile: Stores, fragile_settings: MakeSettings, tmp_path: Path
+) -> None:
+    settings = fragile_settings()
+    with served(settings, tmp_path) as [process]:
+        async with users_of(process) as users:
+            identifier, _ = await users.logout(await users.register())
+    async with contextlib.AsyncExitStack() as outage:
+        await outage.enter_async_context(_lost(fragile.postgresql))
+        late = ServedProcess(settings, tmp_path)
+        try:
+            async with httpx2.AsyncClient() as http:
+                await until(lambda: _answers(http, late, 503), seconds=20)
+                for headers in (EVENT_STREAM, {}):
+                    answer = await http.get(f"{late.url}/revocations", headers=headers)
+                    assert problem(answer) == (503, "unavailable")
+                await outage.aclose()
+                await until(lambda: _answers(http, late, 200))
+            async with open_feed(late.url) as feed:
+                assert identifier in feed.ids
+        finally:
+            late.stop()
+
+
+async def _answers(http: httpx2.AsyncClient, process: ServedProcess, status: int) -> bool:
+    try:
+        return (await http.get(f"{process.url}/revocations")).status_code == status
+    except httpx2.TransportError:
+        return False

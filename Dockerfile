@@ -8,11 +8,11 @@ RUN python3 -m venv /opt/uv && /opt/uv/bin/pip install --no-cache-dir uv==0.13.9
 WORKDIR /source
 # The dependencies first: they change less often than the code.
 COPY pyproject.toml uv.lock ./
-RUN /opt/uv/bin/uv sync --frozen --no-cache --extra server --no-install-project
+RUN /opt/uv/bin/uv sync --frozen --no-cache --extra server --extra gateway --no-install-project
 COPY README.md LICENSE ./
 COPY auth_service auth_service
 COPY gateway_example gateway_example
-RUN /opt/uv/bin/uv sync --frozen --no-cache --extra server --no-editable
+RUN /opt/uv/bin/uv sync --frozen --no-cache --extra server --extra gateway --no-editable
 
 FROM ${BASE}
 LABEL org.opencontainers.image.title="auth-service" org.opencontainers.image.licenses="MIT"

@@ -37,18 +37,23 @@ class _Dev:
     """One run of `auth-service dev`."""
 
     def __init__(self, folder: Path) -> None:
-        self.port, self.internal_port = free_port(), free_port()
+        self.port, self.internal_port, self.gateway_port = free_port(), free_port(), free_port()
+        self.page = f"http://127.0.0.1:{self.gateway_port}/"
         self.process = spawn(
-            "dev", "--port", str(self.port), "--internal-port", str(self.internal_port), "--folder", str(folder),
+            "dev", "--port", str(self.port), "--internal-port", str(self.internal_port),
+            "--gateway-port", str(self.gateway_port), "--folder", str(folder),
             env=environment(), cwd=folder, stderr=subprocess.STDOUT,
         )  # fmt: skip
         self.stores: list[psutil.Process] = []
+        self.gateways: list[psutil.Process] = []
 
     def wait_until_up(self) -> None:
         assert wait_for_status(f"http://127.0.0.1:{self.internal_port}/startupz", 200, self.process) == 200
-        self.stores = psutil.Process(self.process.pid).children()
-        assert {store.name().partition("-")[0] for store in self.stores} <= {"postgres", "redis", "valkey"}
-        assert len(self.stores) == 2
+        assert wait_for_status(self.page, 200, self.process) == 200
+        children = psutil.Process(self.process.pid).children()
+        self.stores = [child for child in children if child.name().partition("-")[0] in ("postgres", "redis", "valkey")]
+        self.gateways = [child for child in children if child not in self.stores]
+        assert (len(self.stores), len(self.gateways)) == (2, 1)
 
     def end(self, number: signal.Signals) -> str:
         """Send a signal; what was printed from beginning to end."""
@@ -60,9 +65,9 @@ class _Dev:
         if self.process.poll() is None:
             self.process.kill()
             self.process.communicate(timeout=30)
-        for store in self.stores:
+        for child in (*self.stores, *self.gateways):
             with contextlib.suppress(psutil.NoSuchProcess):
-                store.kill()
+                child.kill()
 
 
 @pytest.fixture
@@ -96,12 +101,15 @@ def test_the_printed_lines_work_and_ctrl_c_stops_everything(dev: _Dev, folder: P
     printed = ""
     while "Ctrl-C stops everything." not in printed:
         printed += dev.process.stdout.readline()
+    assert printed.index(dev.page.rstrip("/")) < printed.index(f"http://127.0.0.1:{dev.port}"), "the page comes first"
+    assert "localhost" not in printed
     [curl] = re.findall(r"^ +(curl .*\\\n.*)$", printed, re.M)
     done = subprocess.run(["bash", "-c", curl], capture_output=True, text=True, check=True, timeout=30)
     assert json.loads(done.stdout)["user"]["username"] == "demo"
     [lines] = re.findall(r"in another terminal:\n((?: {4}.*\n)+)", printed)
     done = subprocess.run(["bash", "-ec", lines], capture_output=True, text=True, check=True, timeout=30, cwd=folder)
     assert "demo@example.com" in done.stdout
+    assert "reports:read" in done.stdout
     for secret in ("environment", "encryption.key", "postgresql.password"):
         assert stat.S_IMODE((folder / secret).stat().st_mode) == 0o600
     printed += dev.end(signal.SIGINT)
@@ -121,6 +129,7 @@ def test_the_second_start_finds_the_data_and_a_killed_one_is_cleaned_up_after(de
     dev.end(signal.SIGKILL)
     orphans = dev.stores
     assert all(orphan.is_running() for orphan in orphans), "nobody was there to stop them"
+    assert _gone(dev.gateways), "it ends by itself"
     after = _Dev(folder)
     try:
         after.wait_until_up()
@@ -130,32 +139,58 @@ def test_the_second_start_finds_the_data_and_a_killed_one_is_cleaned_up_after(de
         assert httpx2.post(f"http://127.0.0.1:{after.port}/user/login", json=body).status_code == 200
         after.end(signal.SIGTERM)
         assert after.process.returncode == 0
-        assert _gone(after.stores), "a plain kill stops the stores too"
+        assert _gone([*after.stores, *after.gateways]), "a plain kill stops the stores too"
     finally:
         after.clean_up()
 
 
 def test_a_second_one_in_the_same_folder_is_refused_and_the_first_goes_on(dev: _Dev, folder: Path) -> None:
     done = spawned(
-        "dev", "--port", str(free_port()), "--internal-port", str(free_port()), "--folder", str(folder),
-        env=environment(),
+        "dev", "--port", str(free_port()), "--internal-port", str(free_port()), "--gateway-port", str(free_port()),
+        "--folder", str(folder), env=environment(),
     )  # fmt: skip
     assert done.code == 1
     assert str(folder) in done.err
     assert "another `auth-service dev` runs" in done.err
     assert _log_in(dev.port) == 200
     dev.end(signal.SIGHUP)  # the terminal was closed
-    assert _gone(dev.stores)
+    assert _gone([*dev.stores, *dev.gateways])
+
+
+def test_the_page_may_sign_in_and_the_gateway_takes_its_tokens(dev: _Dev) -> None:
+    issuer, origin = f"http://127.0.0.1:{dev.port}", {"Origin": dev.page.rstrip("/")}
+    assert httpx2.get(f"{dev.page}config.json").json() == {"issuer": issuer}
+    body = {"email": "demo@example.com", "password": "demo demo demo", "transport": "cookie"}
+    signed_in = httpx2.post(f"{issuer}/user/login", json=body, headers=origin)
+    assert signed_in.status_code == 200
+    assert signed_in.headers["access-control-allow-origin"] == origin["Origin"]
+    bearer = {"Authorization": f"Bearer {signed_in.json()['access_token']}"}
+    assert wait_for_status(f"{dev.page}healthz", 200, dev.process) == 200
+    assert httpx2.get(f"{dev.page}api/me", headers=bearer).json()["user"]["username"] == "demo"
+
+
+def test_the_issuer_goes_on_without_its_gateway_and_says_so(dev: _Dev) -> None:
+    [gateway] = dev.gateways
+    gateway.kill()
+    assert dev.process.stdout is not None
+    printed = ""
+    while "The gateway example" not in printed:
+        printed = dev.process.stdout.readline()
+        assert printed, "the issuer has ended"
+    assert dev.page.rstrip("/") in printed
+    assert "The issuer goes on." in printed
+    assert _log_in(dev.port) == 200
+    dev.end(signal.SIGINT)
+    assert dev.process.returncode == 0
 
 
 def test_a_busy_port_is_named_before_anything_is_started(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as busy:
         port = busy.getsockname()[1]
-        for option, other in (("--port", "--internal-port"), ("--internal-port", "--port")):
-            done = spawned(
-                "dev", option, str(port), other, str(free_port()), "--folder", str(tmp_path / "new"),
-                env=environment(),
-            )  # fmt: skip
+        options = ("--port", "--internal-port", "--gateway-port")
+        for option in options:
+            ports = [part for name in options for part in (name, str(port if name == option else free_port()))]
+            done = spawned("dev", *ports, "--folder", str(tmp_path / "new"), env=environment())
             assert (done.code, done.out) == (1, "")
             [line] = done.err.splitlines()
             assert f"127.0.0.1:{port}" in line

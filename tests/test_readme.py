@@ -8,11 +8,14 @@ import tempfile
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+from starlette.testclient import TestClient
 
 from auth_service.devstack.process import free_port
 from auth_service.settings import Settings
+from auth_service.verifier.testing import FakeIssuer
 
 _ROOT = Path(__file__).parent.parent
 _README = (_ROOT / "README.md").read_text("utf-8")
@@ -27,9 +30,20 @@ def folder() -> Iterator[Path]:
 
 
 def test_the_first_session_runs_as_it_stands(folder: Path) -> None:
-    port, internal_port = free_port(), free_port()
+    port, internal_port, gateway_port = free_port(), free_port(), free_port()
     dev = subprocess.Popen(
-        [sys.executable, "-m", "auth_service", "dev", "--port", str(port), "--internal-port", str(internal_port)],
+        [
+            sys.executable,
+            "-m",
+            "auth_service",
+            "dev",
+            "--port",
+            str(port),
+            "--internal-port",
+            str(internal_port),
+            "--gateway-port",
+            str(gateway_port),
+        ],
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -66,6 +80,37 @@ def test_the_first_session_runs_as_it_stands(folder: Path) -> None:
         assert dev.wait(30) == 0
 
 
+@pytest.mark.parametrize("framework", ["starlette", "fastapi"])
+def test_three_lines_protect_a_service(framework: str) -> None:
+    import_of_the_application = {"starlette": "from starlette.applications", "fastapi": "from fastapi import"}[
+        framework
+    ]
+    [block] = [block for block in _python_blocks() if import_of_the_application in block]
+    names: dict[str, Any] = {}
+    exec(compile(block, "README.md", "exec"), names)  # noqa: S102
+    issuer = FakeIssuer.of(names["verifier"])
+    with TestClient(names["app"]) as client:
+        good = issuer.headers(username="ada", scope="orders:read", sid="s1")
+        assert client.get("/orders", headers=good).json() == {"for": "ada", "session": "s1"}
+        assert client.get("/orders").status_code == 401
+        assert client.get("/orders", headers=issuer.headers(scope="profile")).status_code == 403
+
+
+def test_the_test_of_a_service_runs_as_it_stands(tmp_path: Path) -> None:
+    service, test = (block for block in _python_blocks() if "fastapi" not in block)
+    (tmp_path / "orders.py").write_text(service, "utf-8")
+    (tmp_path / "test_orders.py").write_text(test, "utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_orders.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    assert "1 passed" in done.stdout
+
+
 def test_the_settings_table_is_the_settings() -> None:
     rows = re.findall(r"^\| `AUTH_([A-Z_]+)` \| (?:`(.*?)`)? \| (.*) \|$", _README, re.M)
     described = {name.lower(): (default, text) for name, default, text in rows}
@@ -95,10 +140,14 @@ def test_every_command_it_names_exists() -> None:
             [sys.executable, "-m", "auth_service", *command.split(), "--help"], capture_output=True, check=False
         )
         assert done.returncode == 0, command
-    targets = set(re.findall(r"^make ([a-z]+)", _README, re.M))
+    targets = set(re.findall(r"^make ([a-z0-9]+)", _README, re.M))
     makefile = (_ROOT / "Makefile").read_text("utf-8")
     assert targets >= {"dev", "test", "check"}
     assert all(f"\n{target}:" in makefile for target in targets)
+
+
+def _python_blocks() -> list[str]:
+    return re.findall(r"```python\n(.*?)```", _README, re.S)
 
 
 def _shown(default: object) -> str:

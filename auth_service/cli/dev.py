@@ -17,6 +17,7 @@ import click
 from auth_service.accounts import names
 from auth_service.app import Parts
 from auth_service.cli.check import sound_or_exit
+from auth_service.cli.gateway import Gateway
 from auth_service.cli.running import run_or_exit, settings_or_exit
 from auth_service.devstack.postgresql import PrivatePostgreSQL
 from auth_service.devstack.process import StackError
@@ -44,6 +45,14 @@ _DEMO_USER, _DEMO_EMAIL, _DEMO_PASSWORD = "demo", "demo@example.com", "demo demo
     help="Internal port: health and metrics.",
 )
 @click.option(
+    "--gateway-port",
+    type=click.IntRange(1, 65535),
+    default=8001,
+    show_default=True,
+    metavar="PORT",
+    help="Port of the gateway example and its page.",
+)
+@click.option(
     "--folder",
     type=click.Path(file_okay=False, path_type=Path),
     default=Path(".auth-service"),
@@ -51,17 +60,20 @@ _DEMO_USER, _DEMO_EMAIL, _DEMO_PASSWORD = "demo", "demo@example.com", "demo demo
     metavar="FOLDER",
     help="Where the private stores keep their data.",
 )
-def dev(port: int, internal_port: int, folder: Path) -> None:
-    """Run everything on this machine, with stores of its own and a demo user. Ctrl-C stops all of it.
+def dev(port: int, internal_port: int, gateway_port: int, folder: Path) -> None:
+    """Run everything on this machine: the issuer, the gateway example, stores of their own and a demo user.
+
+    Ctrl-C stops all of it.
 
     PostgreSQL and Redis are those that AUTH_DATABASE_URL and AUTH_REDIS_URL name, else programs found on PATH, else
     those inside the wheels of the dependency group `stack`.
     """
-    if port == internal_port:
-        raise click.UsageError("--port and --internal-port must differ")
-    started: list[PrivatePostgreSQL | PrivateRedis] = []
+    ports = {"--port": port, "--internal-port": internal_port, "--gateway-port": gateway_port}
+    if len(set(ports.values())) < len(ports):
+        raise click.UsageError(f"{', '.join(ports)} must differ")
+    started: list[PrivatePostgreSQL | PrivateRedis | Gateway] = []
     try:
-        for number, setting in ((port, "--port"), (internal_port, "--internal-port")):
+        for setting, number in ports.items():
             bind(f"{_HOST}:{number}", setting).close()  # a busy port is named before anything is started
         with _alone_in(folder), _ended_like_ctrl_c():
             try:
@@ -69,12 +81,15 @@ def dev(port: int, internal_port: int, folder: Path) -> None:
                     issuer=f"http://{_HOST}:{port}",
                     listen=f"{_HOST}:{port}",
                     internal_listen=f"{_HOST}:{internal_port}",
-                    **_unless_given(folder, started),
+                    **_unless_given(folder, started, page=f"http://{_HOST}:{gateway_port}"),
                 )
                 run_or_exit(lambda: _prepare(settings))
                 sound_or_exit(settings)
                 _write_environment(folder, settings)
-                _greet(folder, settings)
+                gateway = Gateway(f"{_HOST}:{gateway_port}", settings)
+                _greet(folder, settings, gateway)
+                started.append(gateway)
+                gateway.start()
                 serve(settings)
             finally:
                 for number in (signal.SIGINT, signal.SIGTERM):  # an impatient second one must not leave them running
@@ -88,7 +103,9 @@ def dev(port: int, internal_port: int, folder: Path) -> None:
     click.echo(f"Stopped. The data is kept in {click.format_filename(folder)}")
 
 
-def _unless_given(folder: Path, started: list[PrivatePostgreSQL | PrivateRedis]) -> dict[str, object]:
+def _unless_given(
+    folder: Path, started: list[PrivatePostgreSQL | PrivateRedis | Gateway], *, page: str
+) -> dict[str, object]:
     """The settings that nobody gave. Stores that had to be started for them are added to `started`."""
     made: dict[str, object] = {}
     if not is_given("database_url"):
@@ -107,7 +124,7 @@ def _unless_given(folder: Path, started: list[PrivatePostgreSQL | PrivateRedis])
     if not is_given("key_encryption_keys"):
         made["key_encryption_keys"] = _encryption_key(folder)
     if not is_given("allowed_origins"):
-        made["allowed_origins"] = f"http://{_HOST}:8001"
+        made["allowed_origins"] = page
     if not is_given("log_format"):
         made["log_format"] = "console"
     return made
@@ -190,18 +207,19 @@ def _ended_like_ctrl_c() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _greet(folder: Path, settings: Settings) -> None:
+def _greet(folder: Path, settings: Settings, gateway: Gateway) -> None:
     issuer = settings.issuer
     body = f'{{"email": "{_DEMO_EMAIL}", "password": "{_DEMO_PASSWORD}"}}'
     environment = shlex.quote(str(folder / "environment"))
     click.echo(
         f"""
-  {click.style("auth-service", bold=True)} is at {click.style(issuer, fg="cyan")}
+  {click.style("auth-service", bold=True)}: sign in at {click.style(gateway.url, fg="cyan")}
 
+  demo user  {_DEMO_EMAIL}, password "{_DEMO_PASSWORD}"
+  issuer     {issuer}
   API page   {issuer}/docs
   keys       {issuer}/.well-known/jwks.json
   metrics    http://{settings.internal_listen}/metrics
-  demo user  {_DEMO_EMAIL}, password "{_DEMO_PASSWORD}"
 
   Try:
     curl -s {issuer}/user/login -H 'Content-Type: application/json' \\
@@ -210,6 +228,7 @@ def _greet(folder: Path, settings: Settings) -> None:
   The other commands, in another terminal:
     . {environment}
     {_command()} users list
+    {_command()} users grant {_DEMO_USER} reports:read
 
   Ctrl-C stops everything.
 """

@@ -10,9 +10,12 @@ from starlette.routing import Route, WebSocketRoute
 
 from auth_service.verifier import BearerMiddleware, Verifier
 from gateway_example import api, page
-from gateway_example.forward_auth import verify
+from gateway_example.forward_auth import verify, verify_original
 from gateway_example.live import live
 from gateway_example.security_headers import SecurityHeaders
+
+_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+"""Some proxies ask with the method of the request that they hold back."""
 
 
 def create_app(verifier: Verifier) -> Starlette:
@@ -25,7 +28,8 @@ def create_app(verifier: Verifier) -> Starlette:
             Route("/api/reports", api.reports),
             Route("/api/transfers", api.transfer, methods=["POST"]),
             WebSocketRoute("/api/live", live),
-            Route("/verify", verify),
+            Route("/verify", verify, methods=_METHODS),
+            Route("/verify/{path:path}", verify_original, methods=_METHODS),
             Route("/healthz", _alive),
         ],
         middleware=[

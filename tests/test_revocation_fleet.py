@@ -123,12 +123,12 @@ class _System:
     def a_live_token(self) -> str:
         return self._access_tokens[self.sessions(1)[0]]
 
-    async def journal(self) -> list[str]:
-        """The names in the feed of everything in the journal."""
+    async def journal(self) -> list[tuple[str, str]]:
+        """Kind and id, as the feed has them, of everything in the journal."""
         connection = await asyncpg.connect(self.database)
         rows = await connection.fetch("SELECT kind, claim FROM revocations")
         await connection.close()
-        return [row["kind"] + revocation_id(row["claim"]) for row in rows]
+        return [(row["kind"], revocation_id(row["claim"])) for row in rows]
 
 
 @pytest.fixture(scope="module")
@@ -304,9 +304,9 @@ def test_while_only_postgresql_is_away_the_feed_does_not_age_out(
 
 
 async def test_at_the_end_no_verifier_lacks_anything_that_the_journal_has(system: _System) -> None:
-    names = await system.journal()
-    assert len(names) > _DURING_A_FAULT
-    _until(lambda: system.fleet.missing(names) == 0, seconds=_PROMISED)
+    entries = await system.journal()
+    assert len(entries) > _DURING_A_FAULT
+    _until(lambda: system.fleet.missing(entries) == 0, seconds=_PROMISED)
 
 
 def _until(holds: Callable[[], bool], *, seconds: float) -> None:

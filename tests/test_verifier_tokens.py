@@ -610,3 +610,13 @@ async def test_a_verifier_that_remembers_says_what_one_that_forgets_would(seed: 
             model.follow(issuer)
     assert all(met[verdict] > 20 for verdict in (None, ExpiredToken, RevokedToken, UnknownKey)), met
     assert hits > 100
+
+
+def test_an_audience_given_as_one_string_is_not_searched_for_parts() -> None:
+    """V5, PyJWT CVE-2024-53861."""
+    issuer = FakeIssuer()
+    payload = claims_of(issuer.token(audience="order"))
+    now = issuer.clock.time()
+    assert AccessTokenClaims.parse(payload, issuer=issuer.issuer, audience="order", now=now).audience == ("order",)
+    with pytest.raises(InvalidClaim):
+        AccessTokenClaims.parse(payload, issuer=issuer.issuer, audience="orders-admin", now=now)

@@ -77,11 +77,12 @@ def dev(port: int, internal_port: int, gateway_port: int, folder: Path) -> None:
             bind(f"{_HOST}:{number}", setting).close()  # a busy port is named before anything is started
         with _alone_in(folder), _ended_like_ctrl_c():
             try:
+                issuer = f"http://{_HOST}:{port}"
                 settings = settings_or_exit(
-                    issuer=f"http://{_HOST}:{port}",
+                    issuer=issuer,
                     listen=f"{_HOST}:{port}",
                     internal_listen=f"{_HOST}:{internal_port}",
-                    **_unless_given(folder, started, page=f"http://{_HOST}:{gateway_port}"),
+                    **_unless_given(folder, started, issuer=issuer, page=f"http://{_HOST}:{gateway_port}"),
                 )
                 run_or_exit(lambda: _prepare(settings))
                 sound_or_exit(settings)
@@ -104,7 +105,7 @@ def dev(port: int, internal_port: int, gateway_port: int, folder: Path) -> None:
 
 
 def _unless_given(
-    folder: Path, started: list[PrivatePostgreSQL | PrivateRedis | Gateway], *, page: str
+    folder: Path, started: list[PrivatePostgreSQL | PrivateRedis | Gateway], *, issuer: str, page: str
 ) -> dict[str, object]:
     """The settings that nobody gave. Stores that had to be started for them are added to `started`."""
     made: dict[str, object] = {}
@@ -125,6 +126,9 @@ def _unless_given(
         made["key_encryption_keys"] = _encryption_key(folder)
     if not is_given("allowed_origins"):
         made["allowed_origins"] = page
+    if not is_given("audiences"):
+        # A name of its own: tokens for the issuer itself, an administrator's among them, open nothing at the gateway.
+        made["audiences"] = f"gateway,{issuer}"
     if not is_given("log_format"):
         made["log_format"] = "console"
     return made

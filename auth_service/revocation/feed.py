@@ -75,7 +75,7 @@ class RevocationFeed:
             while not self._closing:
                 chunk, position = self._log.read(position)
                 now = asyncio.get_running_loop().time()
-                if now >= due - _EARLY:
+                if now >= due - _EARLY and position >= self._log.end:  # a beat says that nothing is left untold
                     chunk += self._beat()
                     due += HEARTBEAT * (1 + max(0, now - due) // HEARTBEAT)
                 if chunk:

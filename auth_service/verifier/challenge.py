@@ -64,7 +64,7 @@ def challenge(refusal: VerifierError, *, realm: str) -> Challenge:
     if error is not None:
         parameters += [f'error="{error}"', f'error_description="{description}"']
     if isinstance(refusal, InsufficientScope):
-        parameters.append(f'scope="{" ".join(refusal.scopes)}"')
+        parameters.append(f'scope="{_NOT_QUOTABLE.sub("", " ".join(refusal.scopes))}"')
     headers = {"WWW-Authenticate": f"Bearer {', '.join(parameters)}", "Cache-Control": "no-store"}
     return Challenge(status, error, description, headers)
 

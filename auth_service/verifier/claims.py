@@ -32,14 +32,14 @@ class AccessTokenClaims:
     subject: str
     audience: tuple[str, ...]
     client_id: str
-    token_id: str
+    token_id: str = field(repr=False)
     issued_at: float
     expires_at: float
     scope: frozenset[str]
-    session_id: str | None
+    session_id: str | None = field(repr=False)
     auth_time: float | None
-    username: str | None
-    email: str | None
+    username: str | None = field(repr=False)
+    email: str | None = field(repr=False)
     claims: Mapping[str, Any] = field(repr=False)
 
     @classmethod
@@ -56,7 +56,9 @@ class AccessTokenClaims:
         if text_claim(payload, "iss") != issuer:
             raise InvalidClaim("iss", "another issuer")
         recipients = _audience(payload)
-        if audience and not set(audience).intersection(recipients):
+        # A string is a collection too, of its letters, and `in` would find every part of it (PyJWT CVE-2024-53861).
+        ours = (audience,) if isinstance(audience, str) else audience
+        if ours and not any(recipient in ours for recipient in recipients):
             raise InvalidClaim("aud", "not for us")
         claims = cls(
             issuer=issuer,
@@ -106,7 +108,7 @@ def _optional_text(payload: dict[str, Any], name: str) -> str | None:
 def _checked_text(value: str, name: str) -> str:
     if not 0 < len(value) <= _MAX_STRING_LENGTH:
         raise InvalidClaim(name, "empty or too long")
-    if _SURROGATE.search(value):
+    if not value.isascii() and _SURROGATE.search(value):
         raise InvalidClaim(name, "not a Unicode string")
     return value
 

@@ -17,10 +17,13 @@ def presented_access_token(scope: Any) -> str | None:
 
     Raises InvalidRequest where there are two, or the header names the scheme and then no one token.
     """
-    headers = [value for name, value in scope["headers"] if name == b"authorization"]
-    if len(headers) > 1:
-        raise InvalidRequest("two Authorization headers")
-    token = _bearer_token(headers[0]) if headers else None
+    header = None
+    for name, value in scope["headers"]:
+        if name == b"authorization":
+            if header is not None:
+                raise InvalidRequest("two Authorization headers")
+            header = value
+    token = None if header is None else _bearer_token(header)
     if scope["type"] == "websocket":
         offered = offered_access_token(scope.get("subprotocols") or ())
         if offered is not None and token is not None:
@@ -35,10 +38,10 @@ def offered_access_token(subprotocols: Sequence[str]) -> str | None:
 
 
 def _bearer_token(header: bytes) -> str | None:
-    scheme, _, rest = header.decode("latin-1").partition(" ")
-    if scheme.lower() != "bearer":
+    scheme, _, rest = header.partition(b" ")
+    if scheme.lower() != b"bearer":
         return None
-    token = rest.strip(" ")
+    token = rest.strip(b" ").decode("latin-1")
     if not token or " " in token or "\t" in token:
         raise InvalidRequest("the Authorization header holds no one token")
     return token

@@ -1,6 +1,7 @@
 """FastAPI: the bearer of a request as a dependency, with scopes, and described in the OpenAPI document.
 
-`BearerMiddleware` may be in front or not; with it, open WebSockets and event streams end with their token too.
+`BearerMiddleware` may be in front or not. Where there are WebSockets or event streams it belongs there: it ends them
+with their token, and answers a browser's subprotocol `bearer`.
 """
 
 from fastapi import HTTPException, WebSocketException

@@ -1,6 +1,6 @@
 """Who sent a request, as Starlette's `request.user` and `request.auth` (RFC 9068 claims behind both)."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from starlette.authentication import AuthCredentials, BaseUser
@@ -62,14 +62,22 @@ class BearerCredentials(AuthCredentials):
     """What the access token allows: `scopes` (with "authenticated"), and every claim of it."""
 
     def __init__(self, verifier: Verifier, verified: VerifiedToken) -> None:
-        self.scopes = [AUTHENTICATED, *verified.claims.scope]
         self.verifier = verifier
         self.verified = verified
+
+    @property
+    def scopes(self) -> list[str]:  # type: ignore[override]
+        return [AUTHENTICATED, *sorted(self.verified.claims.scope)]
 
     @property
     def claims(self) -> Mapping[str, Any]:
         """The claims as they were signed."""
         return self.verified.claims.claims
+
+    def allow(self, scopes: Collection[str]) -> bool:
+        """Whether the token has all of `scopes`."""
+        held = self.verified.claims.scope
+        return all(scope in held or scope == AUTHENTICATED for scope in scopes)
 
 
 class AnonymousCredentials(AuthCredentials):

@@ -48,6 +48,8 @@ class IssuerClient:
         self._http = httpx2.AsyncClient(
             transport=transport,
             follow_redirects=False,
+            # Plain http is for loopback alone, so it must not leave this machine through a proxy.
+            trust_env=issuer.startswith("https://"),
             # A body is read as it was sent: what is not unpacked cannot be a decompression bomb.
             headers={"Accept-Encoding": "identity", "User-Agent": "auth-service-verifier"},
             # Requests are minutes apart. A kept connection may have died unnoticed, and the next feed would wait on it.

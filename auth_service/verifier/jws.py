@@ -8,9 +8,9 @@ import binascii
 import json
 import math
 import re
-from base64 import urlsafe_b64decode
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Never, Self
 
 from cryptography.exceptions import InvalidSignature
@@ -55,17 +55,9 @@ class CompactJWS:
         match = _COMPACT.fullmatch(text)
         if match is None:
             raise MalformedToken("not three base64url segments")
-        header = json_object(decode_base64url(match[1]))
-        if header.get("alg") != "RS256":
-            raise MalformedToken("alg is not RS256")
-        typ = header.get("typ")
-        if not isinstance(typ, str) or typ not in types:
+        typ, kid = _header(match[1])
+        if typ not in types:
             raise MalformedToken("typ is not the kind expected here")
-        if not _FORBIDDEN_HEADERS.isdisjoint(header):
-            raise MalformedToken("a header parameter that is never acceptable")
-        kid = header.get("kid")
-        if not isinstance(kid, str) or not is_kid(kid):
-            raise MalformedToken("kid is not a short ASCII string")
         return cls(kid, text[: match.end(2)].encode("ascii"), match[2], decode_base64url(match[3]))
 
     def payload(self, key: RSAPublicKey) -> dict[str, Any]:
@@ -77,6 +69,22 @@ class CompactJWS:
         return json_object(decode_base64url(self._payload))
 
 
+@lru_cache(maxsize=64)
+def _header(segment: str) -> tuple[str, str]:
+    """`typ` and `kid` of an acceptable header: the same for every token that one key signs. Raises MalformedToken."""
+    header = json_object(decode_base64url(segment))
+    if header.get("alg") != "RS256":
+        raise MalformedToken("alg is not RS256")
+    if not _FORBIDDEN_HEADERS.isdisjoint(header):
+        raise MalformedToken("a header parameter that is never acceptable")
+    typ, kid = header.get("typ"), header.get("kid")
+    if not isinstance(typ, str):
+        raise MalformedToken("typ is not the kind expected here")
+    if not isinstance(kid, str) or not is_kid(kid):
+        raise MalformedToken("kid is not a short ASCII string")
+    return typ, kid
+
+
 def is_kid(text: str) -> bool:
     """True for what may name a key here: 1 to 128 ASCII characters. Ours are 43: an RFC 7638 thumbprint."""
     return 0 < len(text) <= _MAX_KID_LENGTH and text.isascii()
@@ -84,18 +92,21 @@ def is_kid(text: str) -> bool:
 
 def decode_base64url(segment: str) -> bytes:
     """Decode base64url without padding, refusing a second spelling of the same bytes (RFC 4648 §3.5)."""
-    unused_bits = {0: 0, 2: 4, 3: 2}.get(len(segment) % 4)
+    unused_bits = _UNUSED_BITS[len(segment) % 4]
     if unused_bits is None:
         raise MalformedToken("a segment is not base64url")
     try:
-        decoded = urlsafe_b64decode(segment + "=" * (-len(segment) % 4))
+        decoded = binascii.a2b_base64(segment.translate(_TO_BASE64) + "=" * (-len(segment) % 4))
     except binascii.Error:
         raise MalformedToken("a segment is not base64url") from None
-    if _BASE64URL.index(segment[-1]) & ((1 << unused_bits) - 1):
+    if _BASE64URL.index(segment[-1]) & unused_bits:
         raise MalformedToken("a segment has bits that are not used")
     return decoded
 
 
+# Of the last character, those that the bytes before it have no use for; one character alone holds no byte.
+_UNUSED_BITS = (0, None, 0b1111, 0b11)
+_TO_BASE64 = str.maketrans("-_", "+/")
 _BASE64URL = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 
 

@@ -5,8 +5,7 @@ When the token is revoked or expires the connection is ended, and the applicatio
 
 import asyncio
 import contextlib
-from collections.abc import Callable
-from typing import Self
+from collections.abc import Callable, Iterable
 
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Send
@@ -19,25 +18,33 @@ from auth_service.verifier.verifier import Verifier
 
 _GONE = "the access token of this connection is no longer good"
 _PATIENCE = 1.0  # seconds for a client that does not read
+_CLIENT_GONE = (OSError, ClientDisconnect, WebSocketDisconnect)
 
 
 class EventStreamLease:
-    """Wraps the `send` of an HTTP request, and ends the answer with the token if it is an event stream."""
+    """Between server and application for an HTTP request; ends the answer with the token if it is an event stream."""
 
-    __slots__ = ("_ending", "_send", "_stop", "_verified", "_verifier")
+    __slots__ = ("_ending", "_send", "_stop", "_verified", "_verifier", "receive")
 
-    def __init__(self, verifier: Verifier, verified: VerifiedToken, send: Send) -> None:
+    def __init__(self, verifier: Verifier, verified: VerifiedToken, receive: Receive, send: Send) -> None:
         self._verifier = verifier
         self._verified = verified
+        self.receive = receive
         self._send = send
         self._stop: Callable[[], None] | None = None
         self._ending: asyncio.Task[None] | None = None
 
-    async def __aenter__(self) -> Self:
-        return self
+    @property
+    def opened(self) -> bool:
+        """Whether there is something to close: a request that was no stream costs nothing more."""
+        return self._stop is not None
 
-    async def __aexit__(self, _type: object, exc: BaseException | None, _traceback: object) -> bool:
-        return await _let_go(self._stop, self._ending, exc)
+    def explains(self, exc: Exception) -> bool:
+        """Whether `exc` is only what the application made of a client that has gone."""
+        return self._ending is not None and isinstance(exc, _CLIENT_GONE)
+
+    async def aclose(self) -> None:
+        await _let_go(self._stop, self._ending)
 
     async def send(self, message: Message) -> None:
         if self._ending is not None:
@@ -45,7 +52,7 @@ class EventStreamLease:
         if self._stop is not None and not message.get("more_body"):
             self._stop()  # it ends by itself: what the application does after that is not ours to end
         await self._send(message)
-        if message["type"] == "http.response.start" and _is_event_stream(message):
+        if message["type"] == "http.response.start" and _is_event_stream(message.get("headers", ())):
             self._stop = self._verifier.watch(self._verified, self._end)
 
     def _end(self) -> None:
@@ -54,7 +61,7 @@ class EventStreamLease:
 
 
 class WebSocketLease:
-    """Wraps `receive` and `send` of a WebSocket, and closes it with 1008 when its token is no longer good."""
+    """Between server and application for a WebSocket; closes it with 1008 when its token is no longer good."""
 
     __slots__ = ("_by_subprotocol", "_closing", "_receive", "_send", "_stop", "_verified", "_verifier")
 
@@ -69,11 +76,17 @@ class WebSocketLease:
         self._stop: Callable[[], None] | None = None
         self._closing: asyncio.Task[None] | None = None
 
-    async def __aenter__(self) -> Self:
-        return self
+    @property
+    def opened(self) -> bool:
+        """Whether there is something to close."""
+        return self._stop is not None
 
-    async def __aexit__(self, _type: object, exc: BaseException | None, _traceback: object) -> bool:
-        return await _let_go(self._stop, self._closing, exc)
+    def explains(self, exc: Exception) -> bool:
+        """Whether `exc` is only what the application made of a client that has gone."""
+        return self._closing is not None and isinstance(exc, _CLIENT_GONE)
+
+    async def aclose(self) -> None:
+        await _let_go(self._stop, self._closing)
 
     async def receive(self) -> Message:
         if self._closing is None:
@@ -111,21 +124,16 @@ def _sent(send: Send, message: Message) -> asyncio.Task[None]:
     return asyncio.ensure_future(attempt())
 
 
-async def _let_go(
-    stop: Callable[[], None] | None, ending: asyncio.Task[None] | None, exc: BaseException | None
-) -> bool:
-    """After the application: answers whether `exc` is only what it made of a client that has gone."""
+async def _let_go(stop: Callable[[], None] | None, ending: asyncio.Task[None] | None) -> None:
     if stop is not None:
         stop()
-    if ending is None:
-        return False
-    # A server breaks the connection when the application returns: the end must have been sent by then.
-    await asyncio.wait({ending}, timeout=_PATIENCE)
-    return isinstance(exc, OSError | ClientDisconnect | WebSocketDisconnect)
+    if ending is not None:
+        # A server breaks the connection when the application returns: the end must have been sent by then.
+        await asyncio.wait({ending}, timeout=_PATIENCE)
 
 
-def _is_event_stream(message: Message) -> bool:
-    return any(
-        name.lower() == b"content-type" and value.lower().startswith(b"text/event-stream")
-        for name, value in message.get("headers", ())
-    )
+def _is_event_stream(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    for name, value in headers:
+        if name.lower() == b"content-type":
+            return value.lower().startswith(b"text/event-stream")
+    return False

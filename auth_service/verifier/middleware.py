@@ -41,14 +41,21 @@ class BearerMiddleware:
             await self._app(scope, receive, send)
             return
         scope["user"], scope["auth"] = JWTUser(verified.claims), BearerCredentials(verifier, verified)
+        lease: EventStreamLease | WebSocketLease
         if kind == "http":
-            async with EventStreamLease(verifier, verified, send) as stream:
-                await self._app(scope, receive, stream.send)
-            return
-        offered = scope.get("subprotocols") or []
-        by_subprotocol = offered_access_token(offered) is not None
-        if by_subprotocol:
-            # What is left are the application's own; the token is none of its business.
-            scope["subprotocols"] = list(offered)[2:]
-        async with WebSocketLease(verifier, verified, receive, send, by_subprotocol=by_subprotocol) as websocket:
-            await self._app(scope, websocket.receive, websocket.send)
+            lease = EventStreamLease(verifier, verified, receive, send)
+        else:
+            offered = scope.get("subprotocols") or []
+            by_subprotocol = offered_access_token(offered) is not None
+            if by_subprotocol:
+                # What is left are the application's own; the token is none of its business.
+                scope["subprotocols"] = list(offered)[2:]
+            lease = WebSocketLease(verifier, verified, receive, send, by_subprotocol=by_subprotocol)
+        try:
+            await self._app(scope, lease.receive, lease.send)
+        except Exception as exc:
+            if not lease.explains(exc):
+                raise
+        finally:
+            if lease.opened:
+                await lease.aclose()

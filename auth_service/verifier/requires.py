@@ -30,25 +30,31 @@ def requires(*scopes: str | Collection[str], max_staleness: float | None = None)
     def decorate(endpoint: Endpoint) -> Endpoint:
         if inspect.isclass(endpoint):
             raise TypeError("requires() decorates functions and methods: decorate each method of an HTTPEndpoint")
-        if inspect.iscoroutinefunction(endpoint):
+        if inspect.iscoroutinefunction(endpoint) or inspect.iscoroutinefunction(getattr(endpoint, "__call__", None)):  # noqa: B004
 
             @functools.wraps(endpoint)
             async def guarded(*args: Any, **kwargs: Any) -> Any:
                 connection = _connection(args, kwargs)
-                refused = _refused(connection, needed, max_staleness)
-                if refused is None:
-                    return await endpoint(*args, **kwargs)
-                if isinstance(connection, WebSocket):
-                    # Through the WebSocket, which keeps account of what has been sent.
-                    return await answer(refused, connection.scope, connection.receive, connection.send)
-                return refused.response()
+                try:
+                    authorized(connection, needed, max_staleness=max_staleness)
+                except VerifierError as refusal:
+                    refused = _challenge(connection, refusal)
+                    if isinstance(connection, WebSocket):
+                        # Through the WebSocket, which keeps account of what has been sent.
+                        return await answer(refused, connection.scope, connection.receive, connection.send)
+                    return refused.response()
+                return await endpoint(*args, **kwargs)
 
             return cast(Endpoint, guarded)
 
         @functools.wraps(endpoint)
         def guarded_in_thread(*args: Any, **kwargs: Any) -> Any:
-            refused = _refused(_connection(args, kwargs), needed, max_staleness)
-            return endpoint(*args, **kwargs) if refused is None else refused.response()
+            connection = _connection(args, kwargs)
+            try:
+                authorized(connection, needed, max_staleness=max_staleness)
+            except VerifierError as refusal:
+                return _challenge(connection, refusal).response()
+            return endpoint(*args, **kwargs)
 
         return cast(Endpoint, guarded_in_thread)
 
@@ -56,30 +62,27 @@ def requires(*scopes: str | Collection[str], max_staleness: float | None = None)
 
 
 def authorized(
-    connection: HTTPConnection, scopes: Collection[str], *, max_staleness: float | None = None
+    connection: HTTPConnection, scopes: str | Collection[str], *, max_staleness: float | None = None
 ) -> BearerCredentials:
     """The credentials of a request that may do what it asks for: what `requires` decides, for code that asks itself.
 
     Raises MissingCredentials, InsufficientScope, RevocationsUnavailable.
     """
+    scopes = (scopes,) if isinstance(scopes, str) else scopes
     credentials = connection.scope.get("auth")
-    if isinstance(credentials, AnonymousCredentials):
-        raise MissingCredentials("no access token")
     if not isinstance(credentials, BearerCredentials):
+        if isinstance(credentials, AnonymousCredentials):
+            raise MissingCredentials("no access token")
         raise RuntimeError("no BearerMiddleware, nor JWTAuthenticationBackend, is in front of this route")
-    if not set(credentials.scopes).issuperset(scopes):
+    if not credentials.allow(scopes):
         raise InsufficientScope(scopes)
     if max_staleness is not None:
         credentials.verifier.require_fresh(max_staleness)
     return credentials
 
 
-def _refused(connection: HTTPConnection, scopes: Collection[str], max_staleness: float | None) -> Challenge | None:
-    try:
-        authorized(connection, scopes, max_staleness=max_staleness)
-    except VerifierError as refusal:
-        return challenge(refusal, realm=connection.scope["auth"].verifier.realm)
-    return None
+def _challenge(connection: HTTPConnection, refusal: VerifierError) -> Challenge:
+    return challenge(refusal, realm=connection.scope["auth"].verifier.realm)
 
 
 def _connection(args: tuple[Any, ...], kwargs: dict[str, Any]) -> HTTPConnection:

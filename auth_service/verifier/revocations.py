@@ -4,8 +4,9 @@ Where they come from is `feed.py`'s concern.
 """
 
 import hashlib
-from base64 import urlsafe_b64encode
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Collection, Iterable
+from functools import lru_cache
 from typing import Final, Literal, get_args
 
 from auth_service.verifier.claims import AccessTokenClaims
@@ -14,6 +15,9 @@ Kind = Literal["s", "j", "c", "k"]
 """What is revoked: s a session (`sid`), j one access token (`jti`), c a client (`client_id`), k a key (`kid`)."""
 
 KINDS: Final = frozenset(get_args(Kind))
+
+Name = bytes
+"""What an entry is held under here: its kind, then the 16 bytes of its id."""
 
 Entry = tuple[Kind, str, float]
 """Kind, id (see `revocation_id`), and when the entry may be forgotten, in seconds since the epoch."""
@@ -29,7 +33,12 @@ def revocation_id(claim: str) -> str:
 
     The feed is public; from this name nobody learns a session's or a user's id.
     """
-    return urlsafe_b64encode(hashlib.sha256(claim.encode("utf-8")).digest()[:16]).rstrip(b"=").decode("ascii")
+    return urlsafe_b64encode(_digest(claim)).rstrip(b"=").decode("ascii")
+
+
+def entry_name(kind: Kind, identifier: str) -> Name:
+    """The name under which the entry of that kind and id is held."""
+    return kind.encode("ascii") + urlsafe_b64decode(identifier + "==")
 
 
 class RevocationSet:
@@ -40,14 +49,14 @@ class RevocationSet:
     """
 
     def __init__(self) -> None:
-        self._expiries: dict[str, float] = {}
-        self._watchers: dict[str, set[Callable[[], None]]] = {}
+        self._expiries: dict[Name, float] = {}
+        self._watchers: dict[Name, set[Callable[[], None]]] = {}
         self._forget_at = 0.0
 
     def __len__(self) -> int:
         return len(self._expiries)
 
-    def holds(self, names: Collection[str]) -> bool:
+    def holds(self, names: Collection[Name]) -> bool:
         """True if one of `names` (see `watched_names`) is revoked."""
         return not self._expiries.keys().isdisjoint(names)
 
@@ -55,7 +64,7 @@ class RevocationSet:
         """Add `entries`, tell those who watch them, and forget what has expired as of `now`."""
         woken: list[Callable[[], None]] = []
         for kind, identifier, expires_at in entries:
-            name = kind + identifier
+            name = entry_name(kind, identifier)
             # A revoked key stays revoked for the life of the process: no clock may bring it back.
             expiry = float("inf") if kind == "k" else expires_at
             if expiry > self._expiries.get(name, 0.0):
@@ -68,7 +77,7 @@ class RevocationSet:
             for name in [name for name, expiry in list(self._expiries.items()) if expiry + _MARGIN < now]:
                 del self._expiries[name]
 
-    def watch(self, names: Collection[str], tell: Callable[[], None]) -> Callable[[], None]:
+    def watch(self, names: Collection[Name], tell: Callable[[], None]) -> Callable[[], None]:
         """Call `tell`, maybe from another thread, when one of `names` is revoked. Answers how to stop watching."""
         for name in names:
             self._watchers.setdefault(name, set()).add(tell)
@@ -83,12 +92,21 @@ class RevocationSet:
         return stop
 
 
-def watched_names(claims: AccessTokenClaims, kid: str) -> tuple[str, ...]:
+def watched_names(claims: AccessTokenClaims, kid: str) -> tuple[Name, ...]:
     """Under which names a token may be revoked: its session, itself, its client and its key."""
-    named: list[tuple[Kind, str | None]] = [
-        ("s", claims.session_id),
-        ("j", claims.token_id),
-        ("c", claims.client_id),
-        ("k", kid),
-    ]
-    return tuple(kind + revocation_id(claim) for kind, claim in named if claim is not None)
+    own = (b"j" + _digest(claims.token_id), _client_name(claims.client_id), _key_name(kid))
+    return own if claims.session_id is None else (b"s" + _digest(claims.session_id), *own)
+
+
+@lru_cache(maxsize=1024)
+def _client_name(client_id: str) -> Name:
+    return b"c" + _digest(client_id)
+
+
+@lru_cache(maxsize=64)
+def _key_name(kid: str) -> Name:
+    return b"k" + _digest(kid)
+
+
+def _digest(claim: str) -> bytes:
+    return hashlib.sha256(claim.encode("utf-8")).digest()[:16]

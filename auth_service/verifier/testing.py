@@ -26,6 +26,8 @@ from auth_service.verifier.verifier import Verifier
 
 _RETENTION = 3660.0  # seconds
 _LONGEST_PAUSE = 15.0
+_HEARTBEAT = 1  # seconds of real time
+_BEAT = ("beat", '{"age": 0}')
 
 
 class FakeClock:
@@ -152,7 +154,7 @@ class FakeIssuer:
     def advance(self, seconds: float) -> None:
         """Let time pass. Tokens expire; the issuer is heard again at once, unless it is away."""
         self.clock.advance(seconds)
-        self._tell("beat", '{"age": 0}')
+        self._tell(*_BEAT)
         for verifier in self._verifiers:
             verifier.end_expired()
 
@@ -174,7 +176,7 @@ class FakeIssuer:
         """Verifiers pause between questions for keys, by a clock that stands still: let those pauses be over."""
         if not self._away:
             self.clock.skip(_LONGEST_PAUSE)
-            self._tell("beat", '{"age": 0}')
+            self._tell(*_BEAT)
 
     def _tell(self, event: str, data: str) -> None:
         if self._away:
@@ -185,7 +187,7 @@ class FakeIssuer:
             stream.tell((event, data))
 
     def _whole_set(self) -> list[tuple[str, str]]:
-        return [("revoke", json.dumps(self._revoked)), ("live", "{}"), ("beat", '{"age": 0}')]
+        return [("revoke", json.dumps(self._revoked)), ("live", "{}"), _BEAT]
 
     def _answer(self, request: httpx2.Request) -> httpx2.Response:
         if self._away:
@@ -199,7 +201,7 @@ class FakeIssuer:
         if path == "/.well-known/jwks.json":
             return httpx2.Response(200, json={"keys": [_jwk(kid, key) for kid, key in list(self._keys.items())]})
         if path == "/revocations":
-            stream = _Stream([("hello", json.dumps({"iss": self.issuer, "heartbeat": 1})), *self._whole_set()])
+            stream = _Stream([("hello", json.dumps({"iss": self.issuer, "heartbeat": _HEARTBEAT})), *self._whole_set()])
             self._streams.add(stream)
             return httpx2.Response(200, headers={"Content-Type": "text/event-stream"}, stream=stream)
         return httpx2.Response(404)
@@ -236,7 +238,14 @@ class _Stream(httpx2.AsyncByteStream):
             self._loop.call_soon_threadsafe(self._events.put_nowait, event)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        while (event := await self._events.get()) is not None:
+        while True:
+            try:
+                async with asyncio.timeout(_HEARTBEAT):
+                    event = await self._events.get()
+            except TimeoutError:
+                event = _BEAT
+            if event is None:
+                return
             yield f"event: {event[0]}\ndata: {event[1]}\n\n".encode()
 
 

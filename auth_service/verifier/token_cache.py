@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from auth_service.verifier.claims import AccessTokenClaims
+from auth_service.verifier.revocations import Name
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +16,7 @@ class VerifiedToken:
     claims: AccessTokenClaims
     kid: str
     key: RSAPublicKey
-    names: tuple[str, ...]
+    names: tuple[Name, ...]
 
 
 class TokenCache:

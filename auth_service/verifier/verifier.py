@@ -7,6 +7,7 @@ Nothing here knows of requests: `middleware.py` and the adapters beside it do.
 import asyncio
 import contextlib
 import functools
+import logging
 import os
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -37,6 +38,9 @@ DEFAULT_MAX_STALENESS: Final = 600.0
 
 _START_PATIENCE = 3.0  # seconds that opening waits for keys and revocations
 _REPORT_INTERVAL = 1.0
+_CANCEL_INTERVAL = 0.5
+
+_log = logging.getLogger(__name__)
 
 
 class Verifier:
@@ -129,11 +133,27 @@ class Verifier:
         if self._running is None or self._running.loop is not asyncio.get_running_loop():
             await self._start()
         try:
-            verified = await self._verified(access_token)
+            if len(access_token) > MAX_LENGTH:
+                raise MalformedToken("too long")  # before it is hashed
+            key_of_cache = digest(access_token)
+            verified = self._cache.get(key_of_cache)
+            # A key that has left the JWKS takes its tokens with it.
+            if verified is not None and self._keys.current(verified.kid) is verified.key:
+                self._cache_hits += 1
+                if verified.claims.expires_at + self._leeway <= self._clock.time():
+                    self._cache.drop(key_of_cache)
+                    raise ExpiredToken("exp has passed")
+            else:
+                verified = await self._verified_anew(access_token)
+                self._cache.put(key_of_cache, verified)
+            if self.revocations.holds(verified.names):
+                raise RevokedToken("it has been revoked")
             if self._max_staleness is not None:
                 self.require_fresh(self._max_staleness)
         except VerifierError as exc:
             self._metrics.verifications[_result(exc)].inc()
+            # Who was refused, and why, is for whoever runs this service; the answer tells neither.
+            _log.debug("refused, %s: %s", type(exc).__name__, exc)
             raise
         self._valid += 1
         return verified
@@ -214,24 +234,6 @@ class Verifier:
         async with self:
             yield
 
-    async def _verified(self, access_token: str) -> VerifiedToken:
-        if len(access_token) > MAX_LENGTH:
-            raise MalformedToken("too long")  # before it is hashed
-        key_of_cache = digest(access_token)
-        verified = self._cache.get(key_of_cache)
-        # A key that has left the JWKS takes its tokens with it.
-        if verified is not None and self._keys.current(verified.kid) is verified.key:
-            self._cache_hits += 1
-            if verified.claims.expires_at + self._leeway <= self._clock.time():
-                self._cache.drop(key_of_cache)
-                raise ExpiredToken("exp has passed")
-        else:
-            verified = await self._verified_anew(access_token)
-            self._cache.put(key_of_cache, verified)
-        if self.revocations.holds(verified.names):
-            raise RevokedToken("it has been revoked")
-        return verified
-
     async def _verified_anew(self, access_token: str) -> VerifiedToken:
         jws = CompactJWS.parse(access_token, types=ACCESS_TOKEN_TYPES)
         key = self._keys.current(jws.kid) or await self._keys.key(jws.kid)
@@ -244,6 +246,8 @@ class Verifier:
         """Run in this event loop from now on. Whoever comes meanwhile waits for the same start."""
         loop = asyncio.get_running_loop()
         if self._starting is None or self._starting.get_loop() is not loop:
+            if self._starting is not None and self._starting.get_loop().is_running():
+                raise RuntimeError("this verifier runs in another event loop: make one for each that runs")
             self._starting = loop.create_task(self._started(loop))
         starting = self._starting
         running = await asyncio.shield(starting)
@@ -322,9 +326,12 @@ class _Running:
     tasks: tuple[asyncio.Task[None], ...]
 
     async def stop(self) -> None:
-        for task in self.tasks:
-            task.cancel()
-        await asyncio.wait(self.tasks)
+        pending = set(self.tasks)
+        while pending:
+            for task in pending:
+                task.cancel()
+            # Again after a while: a library on the way (asyncio.wait_for of Python 3.11) may swallow a cancellation.
+            _, pending = await asyncio.wait(pending, timeout=_CANCEL_INTERVAL)
         await self.client.aclose()
 
 

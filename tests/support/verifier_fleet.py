@@ -15,6 +15,7 @@ from queue import Empty, Queue
 from typing import Any, Self
 
 from auth_service.verifier import Verifier, VerifierError
+from auth_service.verifier.revocations import entry_name
 
 _MAX_STALENESS = 5.0
 """Seconds: little enough for a fault that makes the feed old to be seen as a refusal."""
@@ -59,9 +60,9 @@ class Fleet:
         """How long ago each verifier last knew all that is revoked, in seconds."""
         return [age for answer in self.ask({"ages": True}) for age in answer["ages"]]
 
-    def missing(self, names: Sequence[str]) -> int:
-        """How many of `names` are not held, over all verifiers."""
-        return sum(answer["missing"] for answer in self.ask({"holds": list(names)}))
+    def missing(self, entries: Sequence[tuple[str, str]]) -> int:
+        """How many of `entries`, by kind and id, are not held, over all verifiers."""
+        return sum(answer["missing"] for answer in self.ask({"holds": list(entries)}))
 
     def ask(self, command: dict[str, Any]) -> list[dict[str, Any]]:
         for process in self._processes:
@@ -132,7 +133,8 @@ class _Verifiers:
             return {"outcomes": {name: outcomes.count(name) for name in set(outcomes)}}
         if "ages" in command:
             return {"ages": [verifier.staleness for verifier in self._verifiers]}
-        held = [verifier.revocations.holds([name]) for verifier in self._verifiers for name in command["holds"]]
+        names = [entry_name(kind, identifier) for kind, identifier in command["holds"]]
+        held = [verifier.revocations.holds([name]) for verifier in self._verifiers for name in names]
         return {"missing": held.count(False)}
 
     async def _watch(self, verifier: Verifier, session: str, token: str) -> bool:

@@ -14,7 +14,7 @@ dev: .venv/installed-dev ## the issuer on :8000 and the gateway example on :8001
 	@exec .venv/bin/auth-service dev
 
 test: .venv/installed-all ## the whole suite, on a real PostgreSQL and a real Redis (ARGS="-k name" narrows it)
-	.venv/bin/pytest -n auto --dist loadfile --ignore=tests/e2e $(ARGS)
+	.venv/bin/pytest -n auto --dist loadfile --no-loadscope-reorder --ignore=tests/e2e $(ARGS)
 
 e2e: .venv/installed-all ## the page of the gateway example in a real Chromium; skipped, and said so, where there is none
 	.venv/bin/pytest tests/e2e $(ARGS)

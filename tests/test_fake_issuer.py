@@ -4,6 +4,7 @@ import asyncio
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -221,6 +222,17 @@ async def test_the_verifier_of_a_fake_issuer_is_the_real_one(issuer: FakeIssuer)
             issuer.rotate()
             with pytest.raises(KeysUnavailable):
                 await verifier.verify(issuer.token())
+
+
+async def test_a_beat_that_was_under_way_when_the_issuer_went_away_is_lost(
+    issuer: FakeIssuer, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with issuer.verifier() as verifier:
+        time.sleep(1.1)  # noqa: ASYNC251 the event loop held up, until a beat is due
+        with issuer.outage():
+            issuer.advance(7)
+            await until(lambda: "the revocation feed was lost" in caplog.text)
+            assert verifier.staleness == 7
 
 
 async def test_several_verifiers_hear_one_issuer(issuer: FakeIssuer) -> None:

@@ -163,7 +163,7 @@ class FakeIssuer:
         self._away = True
         streams, self._streams = self._streams, set()
         for stream in streams:
-            stream.tell(None)
+            stream.cut()
         return Outage(self)
 
     def _end_outage(self) -> None:
@@ -225,17 +225,23 @@ class Outage:
 
 
 class _Stream(httpx2.AsyncByteStream):
-    """One open feed: the events so far, then those that `tell` brings, until None."""
+    """One open feed: the events so far, then those that `tell` brings, until it is cut."""
 
     def __init__(self, first: list[tuple[str, str]]) -> None:
         self._loop = asyncio.get_running_loop()
         self._events: asyncio.Queue[tuple[str, str] | None] = asyncio.Queue()
+        self._cut = False
         for event in first:
             self._events.put_nowait(event)
 
     def tell(self, event: tuple[str, str] | None) -> None:
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._events.put_nowait, event)
+
+    def cut(self) -> None:
+        """Nothing more arrives, not even what was under way: a beat from before an outage must not date it anew."""
+        self._cut = True
+        self.tell(None)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         while True:
@@ -244,7 +250,7 @@ class _Stream(httpx2.AsyncByteStream):
                     event = await self._events.get()
             except TimeoutError:
                 event = _BEAT
-            if event is None:
+            if event is None or self._cut:
                 return
             yield f"event: {event[0]}\ndata: {event[1]}\n\n".encode()
 

@@ -21,15 +21,15 @@ _PATIENCE = 1.0  # seconds for a client that does not read
 _CLIENT_GONE = (OSError, ClientDisconnect, WebSocketDisconnect)
 
 
-class EventStreamLease:
-    """Between server and application for an HTTP request; ends the answer with the token if it is an event stream."""
+class _Lease:
+    """Between server and application for one connection, whose end is sent at most once."""
 
-    __slots__ = ("_ending", "_send", "_stop", "_verified", "_verifier", "receive")
+    __slots__ = ("_ending", "_receive", "_send", "_stop", "_verified", "_verifier")
 
     def __init__(self, verifier: Verifier, verified: VerifiedToken, receive: Receive, send: Send) -> None:
         self._verifier = verifier
         self._verified = verified
-        self.receive = receive
+        self._receive = receive
         self._send = send
         self._stop: Callable[[], None] | None = None
         self._ending: asyncio.Task[None] | None = None
@@ -44,7 +44,30 @@ class EventStreamLease:
         return self._ending is not None and isinstance(exc, _CLIENT_GONE)
 
     async def aclose(self) -> None:
-        await _let_go(self._stop, self._ending)
+        """Undo what was begun, and let an end that is being sent get out."""
+        if self._stop is not None:
+            self._stop()
+        if self._ending is not None:
+            # A server breaks the connection when the application returns: the end must have been sent by then.
+            await asyncio.wait({self._ending}, timeout=_PATIENCE)
+
+    def _begin(self, end: Message) -> None:
+        """From now on the connection is ended, with `end`, when its token is no longer good."""
+        self._stop = self._verifier.watch(self._verified, lambda: self._end(end))
+
+    def _end(self, end: Message) -> None:
+        self._ending = asyncio.ensure_future(_sent(self._send, end))
+
+
+class EventStreamLease(_Lease):
+    """For an HTTP request: ends the answer with the token if it is an event stream."""
+
+    __slots__ = ()
+
+    @property
+    def receive(self) -> Receive:
+        """The server's own: it tells the application that the client has gone once the answer is ended."""
+        return self._receive
 
     async def send(self, message: Message) -> None:
         if self._ending is not None:
@@ -53,83 +76,47 @@ class EventStreamLease:
             self._stop()  # it ends by itself: what the application does after that is not ours to end
         await self._send(message)
         if message["type"] == "http.response.start" and _is_event_stream(message.get("headers", ())):
-            self._stop = self._verifier.watch(self._verified, self._end)
-
-    def _end(self) -> None:
-        # The end of the answer: a server then tells the application, through `receive`, that the client has gone.
-        self._ending = _sent(self._send, {"type": "http.response.body", "body": b""})
+            self._begin({"type": "http.response.body", "body": b""})
 
 
-class WebSocketLease:
-    """Between server and application for a WebSocket; closes it with 1008 when its token is no longer good."""
+class WebSocketLease(_Lease):
+    """For a WebSocket: closes it with 1008 when its token is no longer good."""
 
-    __slots__ = ("_by_subprotocol", "_closing", "_receive", "_send", "_stop", "_verified", "_verifier")
+    __slots__ = ("_by_subprotocol",)
 
     def __init__(
         self, verifier: Verifier, verified: VerifiedToken, receive: Receive, send: Send, *, by_subprotocol: bool
     ) -> None:
-        self._verifier = verifier
-        self._verified = verified
-        self._receive = receive
-        self._send = send
+        super().__init__(verifier, verified, receive, send)
         self._by_subprotocol = by_subprotocol
-        self._stop: Callable[[], None] | None = None
-        self._closing: asyncio.Task[None] | None = None
-
-    @property
-    def opened(self) -> bool:
-        """Whether there is something to close."""
-        return self._stop is not None
-
-    def explains(self, exc: Exception) -> bool:
-        """Whether `exc` is only what the application made of a client that has gone."""
-        return self._closing is not None and isinstance(exc, _CLIENT_GONE)
-
-    async def aclose(self) -> None:
-        await _let_go(self._stop, self._closing)
 
     async def receive(self) -> Message:
-        if self._closing is None:
+        if self._ending is None:
             message = await self._receive()
             if message["type"] == "websocket.disconnect" and self._stop is not None:
                 self._stop()
-            if self._closing is None:
+            if self._ending is None:
                 return message
         return {"type": "websocket.disconnect", "code": POLICY_VIOLATION, "reason": _GONE}
 
     async def send(self, message: Message) -> None:
-        if self._closing is not None:
+        if self._ending is not None:
             raise OSError(_GONE)
         if message["type"] == "websocket.accept":
             if self._by_subprotocol and not message.get("subprotocol"):
                 # A browser fails a handshake that answers none of the subprotocols it offered (RFC 6455 §4.1).
                 message = {**message, "subprotocol": SUBPROTOCOL}
             await self._send(message)
-            self._stop = self._verifier.watch(self._verified, self._end)
+            self._begin({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": _GONE})
             return
         if message["type"] == "websocket.close" and self._stop is not None:
             self._stop()
         await self._send(message)
 
-    def _end(self) -> None:
-        close = {"type": "websocket.close", "code": POLICY_VIOLATION, "reason": _GONE}
-        self._closing = _sent(self._send, close)
 
-
-def _sent(send: Send, message: Message) -> asyncio.Task[None]:
-    async def attempt() -> None:
-        with contextlib.suppress(OSError):  # the client has gone by itself
-            await send(message)
-
-    return asyncio.ensure_future(attempt())
-
-
-async def _let_go(stop: Callable[[], None] | None, ending: asyncio.Task[None] | None) -> None:
-    if stop is not None:
-        stop()
-    if ending is not None:
-        # A server breaks the connection when the application returns: the end must have been sent by then.
-        await asyncio.wait({ending}, timeout=_PATIENCE)
+async def _sent(send: Send, message: Message) -> None:
+    with contextlib.suppress(OSError):  # the client has gone by itself
+        await send(message)
 
 
 def _is_event_stream(headers: Iterable[tuple[bytes, bytes]]) -> bool:

@@ -35,26 +35,20 @@ def requires(*scopes: str | Collection[str], max_staleness: float | None = None)
             @functools.wraps(endpoint)
             async def guarded(*args: Any, **kwargs: Any) -> Any:
                 connection = _connection(args, kwargs)
-                try:
-                    authorized(connection, needed, max_staleness=max_staleness)
-                except VerifierError as refusal:
-                    refused = _challenge(connection, refusal)
-                    if isinstance(connection, WebSocket):
-                        # Through the WebSocket, which keeps account of what has been sent.
-                        return await answer(refused, connection.scope, connection.receive, connection.send)
-                    return refused.response()
-                return await endpoint(*args, **kwargs)
+                refused = _refused(connection, needed, max_staleness)
+                if refused is None:
+                    return await endpoint(*args, **kwargs)
+                if isinstance(connection, WebSocket):
+                    # Through the WebSocket, which keeps account of what has been sent.
+                    return await answer(refused, connection.scope, connection.receive, connection.send)
+                return refused.response()
 
             return cast(Endpoint, guarded)
 
         @functools.wraps(endpoint)
         def guarded_in_thread(*args: Any, **kwargs: Any) -> Any:
-            connection = _connection(args, kwargs)
-            try:
-                authorized(connection, needed, max_staleness=max_staleness)
-            except VerifierError as refusal:
-                return _challenge(connection, refusal).response()
-            return endpoint(*args, **kwargs)
+            refused = _refused(_connection(args, kwargs), needed, max_staleness)
+            return endpoint(*args, **kwargs) if refused is None else refused.response()
 
         return cast(Endpoint, guarded_in_thread)
 
@@ -81,8 +75,12 @@ def authorized(
     return credentials
 
 
-def _challenge(connection: HTTPConnection, refusal: VerifierError) -> Challenge:
-    return challenge(refusal, realm=connection.scope["auth"].verifier.realm)
+def _refused(connection: HTTPConnection, scopes: tuple[str, ...], max_staleness: float | None) -> Challenge | None:
+    try:
+        authorized(connection, scopes, max_staleness=max_staleness)
+    except VerifierError as refusal:
+        return challenge(refusal, realm=connection.scope["auth"].verifier.realm)
+    return None
 
 
 def _connection(args: tuple[Any, ...], kwargs: dict[str, Any]) -> HTTPConnection:

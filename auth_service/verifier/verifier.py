@@ -6,7 +6,6 @@ Nothing here knows of requests: `middleware.py` and the adapters beside it do.
 
 import asyncio
 import contextlib
-import functools
 import logging
 import os
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
@@ -172,10 +171,11 @@ class Verifier:
         For what outlives a request. Answers how to stop watching.
         """
         watch = _Watch(asyncio.get_running_loop(), verified.claims.expires_at + self._leeway, end)
-        watch.stop_hearing = self.revocations.watch(verified.names, watch.tell)
-        watch.timer = watch.loop.call_later(max(watch.expires_at - self._clock.time(), 0), watch.tell)
-        watch.forget = functools.partial(self._watches.discard, watch)
         self._watches.add(watch)
+        watch.releases.callback(self._watches.discard, watch)
+        watch.releases.callback(self.revocations.watch(verified.names, watch.tell))
+        timer = watch.loop.call_later(max(watch.expires_at - self._clock.time(), 0), watch.tell)
+        watch.releases.callback(timer.cancel)
         if self.revocations.holds(verified.names):  # meanwhile
             watch.tell()
         return watch.stop
@@ -294,10 +294,9 @@ class _Watch:
     def __init__(self, loop: asyncio.AbstractEventLoop, expires_at: float, end: Callable[[], None]) -> None:
         self.loop = loop
         self.expires_at = expires_at
+        self.releases = contextlib.ExitStack()
+        """What stopping undoes."""
         self._end: Callable[[], None] | None = end
-        self.stop_hearing: Callable[[], None]
-        self.forget: Callable[[], None]
-        self.timer: asyncio.TimerHandle
 
     def tell(self) -> None:
         """It is no longer good. From any thread, any number of times."""
@@ -306,9 +305,7 @@ class _Watch:
 
     def stop(self) -> None:
         self._end = None
-        self.timer.cancel()
-        self.stop_hearing()
-        self.forget()
+        self.releases.close()
 
     def _told(self) -> None:
         end = self._end

@@ -19,18 +19,10 @@ class Connection:
     async def post(self, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         """Status and JSON of the answer."""
         data = json.dumps(body).encode()
-        return await self._exchange(
+        self._writer.write(
             b"POST %b HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
             % (path.encode(), len(data), data)
         )
-
-    async def get(self, path: str, access_token: str | None = None) -> tuple[int, dict[str, Any]]:
-        """Status and JSON of the answer."""
-        bearer = b"Authorization: Bearer %b\r\n" % access_token.encode() if access_token else b""
-        return await self._exchange(b"GET %b HTTP/1.1\r\nHost: 127.0.0.1\r\n%b\r\n" % (path.encode(), bearer))
-
-    async def _exchange(self, request: bytes) -> tuple[int, dict[str, Any]]:
-        self._writer.write(request)
         await self._writer.drain()
         head = (await self._reader.readuntil(b"\r\n\r\n")).lower()
         status = int(head[9:12])

@@ -2,6 +2,7 @@
 
 import { note } from "./activity.js";
 import { AuthClient } from "./auth-client.js";
+import { badge } from "./badge.js";
 import { clearCalls, showCalls } from "./calls.js";
 import { submitWith } from "./forms.js";
 import { LiveConnection } from "./live.js";
@@ -101,7 +102,7 @@ function show() {
   element("user-email").textContent = user.email;
   element("user-id").textContent = user.id;
   element("session-id").textContent = client.sessionId;
-  element("scopes").replaceChildren(...client.scopes.map(chip));
+  element("scopes").replaceChildren(...client.scopes.map(badge));
   showLife();
 }
 
@@ -150,13 +151,6 @@ function openDoor(chosen) {
     element(tab.getAttribute("aria-controls")).hidden = !open;
   }
   return chosen;
-}
-
-function chip(text) {
-  const made = document.createElement("span");
-  made.className = "badge";
-  made.textContent = text;
-  return made;
 }
 
 /** localhost and 127.0.0.1 are two sites: the browser would drop the cookie in silence. */

@@ -1,5 +1,7 @@
 // The list of one's own sessions, each with a way to end it.
 
+import { badge } from "./badge.js";
+
 /**
  * @param {import("./auth-client.js").AuthClient} client
  * @param {(tone: string, text: string) => void} note
@@ -49,13 +51,6 @@ function row(session, client, note) {
   });
   item.append(what, button);
   return item;
-}
-
-function badge(text) {
-  const made = document.createElement("span");
-  made.className = "badge";
-  made.textContent = text;
-  return made;
 }
 
 // Order matters: Edge and Opera say that they are Chrome too, and Chrome that it is Safari.

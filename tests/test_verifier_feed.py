@@ -361,11 +361,11 @@ async def test_a_feed_that_ends_at_once_is_not_asked_in_a_busy_loop(issuer: Scri
     await opening
     await verifier.close()
     pauses = [later - earlier for earlier, later in itertools.pairwise(times)]
-    late = [later - earlier for earlier, later in itertools.pairwise(times) if earlier > deadline - 2]
     print(f"{parts}: {seen} connections in 4 s, the longest pause {max(pauses):.2f} s")  # noqa: T201
     assert seen <= 30
     assert max(pauses) <= 1.3  # and it never gives up
-    assert len({round(pause, 2) for pause in late}) > 1 or len(late) < 2  # with jitter: not in step with the others
+    # With jitter, not in step with the others: whatever holds a pause up makes it longer, and never shorter.
+    assert any(pause < 0.9 * min(1, 0.05 * 2**number) for number, pause in enumerate(pauses, start=1))
 
 
 async def test_an_issuer_that_is_down_is_asked_about_once_a_second(issuer: ScriptedIssuer) -> None:

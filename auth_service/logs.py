@@ -13,9 +13,10 @@ from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
 
 _FIELDS = frozenset(
     {
-        "address", "count", "duration_ms", "error", "event", "exc_info", "frames", "kid", "level", "method",
-        "outcome", "pid", "port", "problem", "reason", "request_id", "route", "sid", "status", "store", "sub",
-        "timestamp", "version", "workers",
+        "action", "actor", "actor_id", "address", "count", "duration_ms", "error", "event", "exc_info",
+        "frames", "job", "kid", "level", "method", "outcome", "pid", "port", "problem", "reason",
+        "request_id", "route", "sid", "status", "store", "sub", "target", "target_id", "timestamp", "version",
+        "workers",
     }
 )  # fmt: skip
 

@@ -26,6 +26,9 @@ FEED_AGE = Gauge(
     "auth_revocation_feed_age_seconds", "Time since the journal was last known whole.", multiprocess_mode="livemax"
 )
 STORE_FAILURES = Counter("auth_store_failures", "Operations that a store did not answer.", ["store"])
+JOB_STEPS = Counter(
+    "auth_job_steps", "Steps of periodic work: done, failed, or passed to another process.", ["job", "outcome"]
+)
 CHECKPOINT_SESSIONS = Counter("auth_checkpoint_sessions", "Sessions whose generation was written to PostgreSQL.")
 HASH_SECONDS = Histogram(
     "auth_password_hash_seconds",

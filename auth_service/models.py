@@ -81,3 +81,48 @@ class SigningKey(Model):
 
     class Meta:
         table = "signing_keys"
+
+
+class Client(Model):
+    """A service that gets tokens of its own, or asks about those of others. Its secret is stored hashed alone.
+
+    Lists are space-separated. For a while after a rotation the previous secret is good too.
+    """
+
+    id = fields.UUIDField(primary_key=True)  # never chosen, so never taken over by a later client
+    name = fields.CharField(max_length=64, unique=True)
+    secret_hash = fields.BinaryField()  # SHA-256: the secret is random, so nothing slower is needed
+    previous_secret_hash = fields.BinaryField(null=True)
+    previous_secret_until = fields.DatetimeField(null=True)
+    grant_types = fields.TextField()
+    scope = fields.TextField()
+    audiences = fields.TextField()
+    created_at = fields.DatetimeField()
+
+    class Meta:
+        table = "clients"
+
+
+class AuditEvent(Model):
+    """Who did what, to what, and from where. No foreign keys: it outlives what it speaks of."""
+
+    id = fields.BigIntField(primary_key=True)
+    occurred_at = fields.DatetimeField()
+    action = fields.CharField(max_length=48)
+    actor_kind = fields.CharField(max_length=16)
+    actor_id = fields.CharField(max_length=64, null=True)
+    target_kind = fields.CharField(max_length=16, null=True)
+    target_id = fields.CharField(max_length=64, null=True)
+    ip = fields.CharField(max_length=45, null=True)
+    user_agent = fields.CharField(max_length=256, null=True)
+    request_id = fields.CharField(max_length=64, null=True)
+    details = fields.JSONField[dict[str, object]](default=dict, db_default="{}")
+
+    class Meta:
+        table = "audit_events"
+        indexes = (
+            Index(fields=("occurred_at",), name="audit_events_occurred_at"),
+            Index(fields=("actor_id", "id"), name="audit_events_actor"),
+            Index(fields=("target_id", "id"), name="audit_events_target"),
+            Index(fields=("action", "id"), name="audit_events_action"),
+        )

@@ -37,9 +37,9 @@ def list_sessions(user: str, limit: int, as_json: bool) -> None:
         {
             "id": session.id,
             "last_used_at": session.last_used_at,
-            "ip": session.client.ip,
+            "ip": session.device.ip,
             "created_at": session.created_at,
-            "user_agent": session.client.user_agent,
+            "user_agent": session.device.user_agent,
             "transport": session.transport,
             "expires_at": session.expires_at,
             "scope": session.scope,

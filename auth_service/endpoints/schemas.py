@@ -209,8 +209,8 @@ class SessionInfo(BaseModel):
             created_at=session.created_at,
             last_used_at=session.last_used_at.replace(minute=0, second=0, microsecond=0),
             expires_at=session.expires_at,
-            ip=session.client.ip,
-            user_agent=session.client.user_agent,
+            ip=session.device.ip,
+            user_agent=session.device.user_agent,
             current=session.id == current,
         )
 

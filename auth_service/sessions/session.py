@@ -14,7 +14,7 @@ EndReason = Literal["logout", "reuse", "password_change", "disabled", "deleted",
 
 
 @dataclass(frozen=True, slots=True)
-class Client:
+class Device:
     """Where a session was opened from, for its owner to recognise it."""
 
     ip: str | None
@@ -30,7 +30,7 @@ class Opening:
 
     transport: Transport
     scope: str | None
-    client: Client
+    device: Device
     replaces: tuple[UUID, ...] = ()
 
 
@@ -48,7 +48,7 @@ class Session:
     generation: int
     rotated_at: datetime | None
     last_used_at: datetime
-    client: Client = field(repr=False)
+    device: Device = field(repr=False)
     revoked_at: datetime | None
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
-from auth_service.sessions.session import Client, Opening, Session, Standing
+from auth_service.sessions.session import Device, Opening, Session, Standing
 from auth_service.settings import Settings
 from auth_service.stores.database import Database, Row, Statements
 from auth_service.tokens import scope as scopes
@@ -54,7 +54,7 @@ class SessionStore:
             generation=1,
             rotated_at=None,
             last_used_at=now,
-            client=opening.client,
+            device=opening.device,
             revoked_at=None,
         )
         await transaction.rows(
@@ -67,8 +67,8 @@ class SessionStore:
             scopes.join(session.scope),
             session.created_at,
             session.expires_at,
-            session.client.ip,
-            session.client.user_agent,
+            session.device.ip,
+            session.device.user_agent,
         )
         return session
 
@@ -96,6 +96,6 @@ def _session(row: Row) -> Session:
         generation=row["generation"],
         rotated_at=row["rotated_at"],
         last_used_at=row["last_used_at"],
-        client=Client(row["ip"], row["user_agent"]),
+        device=Device(row["ip"], row["user_agent"]),
         revoked_at=row["revoked_at"],
     )

@@ -6,7 +6,7 @@ migrations `schema.py` runs.
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
 from typing import Any, Protocol
@@ -61,6 +61,10 @@ class Statements(Protocol):
     async def rows(self, sql: str, *values: object) -> Sequence[Row]: ...
     async def row(self, sql: str, *values: object) -> Row | None: ...
 
+    def after_commit(self, callback: Callable[[], None]) -> None:
+        """Call `callback` once what was run is committed; never if it is rolled back. Outside a transaction: now."""
+        ...
+
 
 class Database:
     """The pool. Connects at the first statement, and again by itself after a failure.
@@ -107,6 +111,9 @@ class Database:
         """The first row of one statement, or None."""
         return next(iter(await self.rows(sql, *values)), None)
 
+    def after_commit(self, callback: Callable[[], None]) -> None:
+        callback()
+
     async def now(self) -> datetime:
         """The time, for an operation whose first statement cannot read it itself."""
         return await read_time(self, self.clock)
@@ -115,8 +122,11 @@ class Database:
     async def transaction(self) -> AsyncIterator[Statements]:
         """A transaction that takes at most `TIME_LIMIT`; rolled back if its body raises."""
         with database_failures():
-            async with asyncio.timeout(TIME_LIMIT), self._connection() as connection, connection.transaction():
-                yield _Transaction(connection)
+            async with asyncio.timeout(TIME_LIMIT), self._connection() as connection:
+                transaction = _Transaction(connection)
+                async with connection.transaction():
+                    yield transaction
+        transaction.committed()
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[Any]:
@@ -137,6 +147,14 @@ class _Transaction:
 
     def __init__(self, connection: asyncpg.Connection) -> None:
         self._connection = connection
+        self._callbacks: list[Callable[[], None]] = []
+
+    def after_commit(self, callback: Callable[[], None]) -> None:
+        self._callbacks.append(callback)
+
+    def committed(self) -> None:
+        for callback in self._callbacks:
+            callback()
 
     async def rows(self, sql: str, *values: object) -> Sequence[Row]:
         rows: Sequence[Row] = await self._connection.fetch(sql, *values)

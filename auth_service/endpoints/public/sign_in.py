@@ -14,7 +14,7 @@ from auth_service.endpoints.json_response import json_response
 from auth_service.endpoints.operation import Answer, Operation
 from auth_service.endpoints.presented import PresentedSessions
 from auth_service.sessions.issuing import IssuedTokens
-from auth_service.sessions.session import Client, Opening
+from auth_service.sessions.session import Device, Opening
 
 _USER_AGENT_LENGTH = 256
 
@@ -77,7 +77,7 @@ class SignInEndpoints:
                 raise refusal
         # The new cookie replaces the one that came along: nobody could ever end that one's session there.
         replaces = self._presented.named_by(refresh_tokens=(cookie,)) if body.transport == "cookie" else []
-        return Opening(body.transport, body.scope, _client(request), tuple(replaces))
+        return Opening(body.transport, body.scope, _device(request), tuple(replaces))
 
 
 def _respond(tokens: IssuedTokens, *, status: int) -> Response:
@@ -86,7 +86,7 @@ def _respond(tokens: IssuedTokens, *, status: int) -> Response:
     return response
 
 
-def _client(request: Request) -> Client:
+def _device(request: Request) -> Device:
     user_agent = request.headers.get("user-agent", "")
     printable = "".join(character for character in user_agent if character.isprintable())
-    return Client(request.state.client_address, printable[:_USER_AGENT_LENGTH] or None)
+    return Device(request.state.client_address, printable[:_USER_AGENT_LENGTH] or None)

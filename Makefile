@@ -3,6 +3,11 @@
 PYTHON ?= python3
 UV_VERSION := 0.13.9
 export UV_PYTHON_DOWNLOADS := never
+# Where a machine forbids Python to keep what it has compiled, each of the hundreds of processes that the tests start
+# would compile every library anew.
+export PYTHONDONTWRITEBYTECODE :=
+# One more than there are cores: many tests wait for a time to pass, or for a server to come up.
+WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 
 .DEFAULT_GOAL := help
 .PHONY: help dev test e2e check bench format lock clean
@@ -14,7 +19,7 @@ dev: .venv/installed-dev ## the issuer on :8000 and the gateway example on :8001
 	@exec .venv/bin/auth-service dev
 
 test: .venv/installed-all ## the whole suite, on a real PostgreSQL and a real Redis (ARGS="-k name" narrows it)
-	.venv/bin/pytest -n auto --dist loadfile --no-loadscope-reorder --ignore=tests/e2e $(ARGS)
+	.venv/bin/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --ignore=tests/e2e $(ARGS)
 
 e2e: .venv/installed-all ## the page of the gateway example in a real Chromium; skipped, and said so, where there is none
 	.venv/bin/pytest tests/e2e $(ARGS)

@@ -10,9 +10,9 @@ from auth_service.errors import Unavailable
 from auth_service.keys.encryption import WrongEncryptionKey
 from auth_service.keys.store import SigningKeyStore
 from auth_service.settings import Settings
+from auth_service.stores.applied_migrations import pending_migrations
 from auth_service.stores.database import Database
 from auth_service.stores.redis import UnsuitableRedis, open_redis, require_suitable
-from auth_service.stores.schema import pending_migrations
 
 # What a failure of a store usually means, by the name of its class. Where it is not here, the name has to do.
 _MEANING = {
@@ -24,7 +24,6 @@ _MEANING = {
     "InvalidPasswordError": "it refuses this user or password",
     "InvalidAuthorizationSpecificationError": "it refuses this user or demands TLS",
     "InvalidCatalogNameError": "it has no database of this name: create it",
-    "DBConnectionError": "it has no database of this name: create it",
     "AuthenticationError": "it refuses this user or password",
     "NoPermissionError": "it does not allow this user the command INFO",
     "ResponseError": "it refuses this database number or this command",
@@ -45,9 +44,7 @@ class Finding:
 async def check_database(database: Database, settings: Settings) -> Finding:
     """Whether PostgreSQL answers and its schema is up to date."""
     try:
-        # First a statement of our own: to Tortoise, a database that refuses us has no migration applied.
-        await database.now()
-        pending = await pending_migrations(settings.database_url.get_secret_value())
+        pending = await pending_migrations(database)
     except Unavailable as exc:
         return _away("postgresql", settings.database_url, "AUTH_DATABASE_URL", exc)
     if pending:

@@ -11,7 +11,10 @@ from tortoise.context import TortoiseContext
 from tortoise.migrations.autodetector import MigrationAutodetector
 
 from auth_service.settings import Settings
-from auth_service.stores.schema import pending_migrations, tortoise_config
+from auth_service.stores.applied_migrations import known_migrations, pending_migrations
+from auth_service.stores.clock import Clock
+from auth_service.stores.database import Database
+from auth_service.stores.schema import tortoise_config
 from tests.support.command import command, environment, spawn, spawned
 from tests.support.stores import Stores
 
@@ -88,8 +91,12 @@ async def test_models_and_migrations_agree() -> None:
 
 async def test_what_is_missing_is_named_and_asking_changes_nothing(stores: Stores, empty: Settings) -> None:
     url = empty.database_url.get_secret_value()
+    database = Database(url, Clock())
+    await database.open()
     for _ in range(2):
-        assert (await pending_migrations(url))[0] == "0001_initial"
+        assert await pending_migrations(database) == known_migrations()
+    await database.close()
+    assert known_migrations()[0] == "0001_initial"
     connection = await asyncpg.connect(url)
     assert await connection.fetch("SELECT 1 FROM pg_tables WHERE schemaname = 'public'") == []
     await connection.close()

@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 import asyncpg
 import click
 import structlog
-from tortoise.exceptions import BaseORMException
 
 from auth_service.accounts.users import Account
 from auth_service.app import Parts
@@ -74,7 +73,7 @@ def run_or_exit(work: Callable[[], Awaitable[_T]]) -> _T:
             raise click.ClickException(f"{exc.reason}: `auth-service check` says more") from None
         except ServiceError as exc:
             raise click.ClickException(exc.reason) from None
-        except (asyncpg.PostgresError, BaseORMException) as exc:
+        except asyncpg.PostgresError as exc:
             # Not one of the failures that pass: a right that is missing, a schema that somebody changed.
             raise click.ClickException(f"PostgreSQL refuses: {str(exc).partition(chr(10))[0]}") from None
 

@@ -13,7 +13,6 @@ from typing import Any, Protocol
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import asyncpg
-from tortoise.exceptions import BaseORMException, DBConnectionError
 
 from auth_service.errors import Unavailable
 from auth_service.metrics import STORE_FAILURES
@@ -38,7 +37,6 @@ _SERVER_SETTINGS = {
 _AWAY = (
     OSError,
     TimeoutError,
-    DBConnectionError,
     asyncpg.InterfaceError,
     asyncpg.PostgresConnectionError,
     asyncpg.exceptions.OperatorInterventionError,  # shutting down, starting up, a cancelled statement
@@ -179,13 +177,6 @@ def database_failures() -> Iterator[None]:
             raise  # asyncpg's own check of an argument: a fault of ours, which waiting does not mend
         STORE_FAILURES.labels(store="postgresql").inc()
         raise Unavailable(f"postgresql: {type(exc).__name__}") from exc
-    except BaseORMException as exc:
-        # Tortoise wraps asyncpg's exceptions; look at what is inside.
-        cause = exc.__cause__
-        if isinstance(cause, _AWAY):
-            STORE_FAILURES.labels(store="postgresql").inc()
-            raise Unavailable(f"postgresql: {type(cause).__name__}") from exc
-        raise
 
 
 def connection_arguments(url: str) -> dict[str, Any]:

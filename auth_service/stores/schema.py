@@ -1,16 +1,18 @@
-"""The database schema: bringing it up to date, and saying whether it is.
+"""The database schema: bringing it up to date. Whether it is, `applied_migrations.py` says.
 
 Tortoise's migrations take no lock of their own, so any number of `migrate` at once would trip over each other: a
 session lock on a connection of its own keeps them in a line.
 """
 
-import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import asyncpg
 from tortoise.context import TortoiseContext
+from tortoise.exceptions import BaseORMException, DBConnectionError
 from tortoise.migrations.executor import MigrationExecutor, MigrationTarget
 
+from auth_service.errors import Unavailable
 from auth_service.stores.database import connection_arguments, database_failures
 
 APP = "auth_service"
@@ -43,13 +45,15 @@ async def migrate(url: str, *, applied: Callable[[str], None] = lambda _name: No
 
     Raises Unavailable when PostgreSQL is away.
     """
-    with database_failures():
+    with database_failures(), _tortoise_failures():
         lock = await asyncpg.connect(**connection_arguments(url), timeout=_CONNECT)
         try:
             await lock.execute("SELECT pg_advisory_lock($1)", _LOCK)
             async with TortoiseContext() as context:
                 await context.init(tortoise_config(url))
-                executor = _executor(context, url)
+                apps = tortoise_config(url)["apps"]
+                assert isinstance(apps, dict)
+                executor = MigrationExecutor(context.connections.get("default"), apps)
                 await executor.migrate(
                     [MigrationTarget(APP, "__latest__")],
                     direction="forward",
@@ -59,20 +63,16 @@ async def migrate(url: str, *, applied: Callable[[str], None] = lambda _name: No
             await lock.close()
 
 
-async def pending_migrations(url: str) -> list[str]:
-    """The names of the migrations that are not applied yet. Changes nothing. Raises Unavailable."""
-    with database_failures():
-        async with asyncio.timeout(2 * _CONNECT), TortoiseContext() as context:
-            await context.init(tortoise_config(url))
-            plan = await _executor(context, url).plan([MigrationTarget(APP, "__latest__")])
-            return [step.migration.name for step in plan]
-
-
 TORTOISE = tortoise_config("postgresql://")
 """For `tortoise -c auth_service.stores.schema.TORTOISE makemigrations`, which connects to nothing."""
 
 
-def _executor(context: TortoiseContext, url: str) -> MigrationExecutor:
-    apps = tortoise_config(url)["apps"]
-    assert isinstance(apps, dict)
-    return MigrationExecutor(context.connections.get("default"), apps)
+@contextmanager
+def _tortoise_failures() -> Iterator[None]:
+    """Tortoise wraps asyncpg's exceptions: what counts is what is inside."""
+    try:
+        yield
+    except DBConnectionError as exc:
+        raise Unavailable(f"postgresql: {type(exc).__name__}") from exc
+    except BaseORMException as exc:
+        raise exc.__cause__ or exc from None

@@ -77,7 +77,7 @@ class BearerCredentials(AuthCredentials):
     def allow(self, scopes: Collection[str]) -> bool:
         """Whether the token has all of `scopes`."""
         held = self.verified.claims.scope
-        return all(scope in held or scope == AUTHENTICATED for scope in scopes)
+        return held.issuperset(scopes) or all(scope in held or scope == AUTHENTICATED for scope in scopes)
 
 
 class AnonymousCredentials(AuthCredentials):

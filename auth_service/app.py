@@ -74,8 +74,8 @@ class Parts:
         self.settings = settings
         self.database = Database(settings.database_url.get_secret_value(), clock)
         self.redis = open_redis(settings.redis_url.get_secret_value())
-        cipher = KeyCipher([key.get_secret_value() for key in settings.key_encryption_keys])
-        self.key_store = SigningKeyStore(self.database, cipher)
+        self.key_cipher = KeyCipher([key.get_secret_value() for key in settings.key_encryption_keys])
+        self.key_store = SigningKeyStore(self.database, self.key_cipher)
         # No refresh token outlives its session.
         refresh_token_life = min(settings.refresh_token_ttl, settings.session_ttl)
         self.key_life_cycle = KeyLifeCycle(
@@ -84,7 +84,7 @@ class Parts:
             terms=Terms(settings.key_rotation_interval, refresh_token_life),
             key_size=settings.rsa_key_size,
         )
-        self.key_rewrapping = KeyRewrapping(self.database, cipher)
+        self.key_rewrapping = KeyRewrapping(self.database, self.key_cipher)
         self.keys = KeyRing()
         self.rotations = RotationStore(
             self.redis, window=settings.refresh_replay_window, idle_life=settings.refresh_token_ttl

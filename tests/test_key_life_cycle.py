@@ -1,6 +1,7 @@
 """The life cycle of the signing keys as a service and its callers see it: rotation, retirement, revocation, removal."""
 
 import asyncio
+import re
 import time
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
@@ -74,6 +75,10 @@ async def test_a_key_signs_retires_and_is_removed_and_no_good_token_is_refused(s
     await _do_what_is_due(service)
     *_, third = await _states(service)
     assert await _states(service) == {first: "retired", second: "signing", third: "standby"}
+    metrics = (await service.internal.get("/metrics")).text
+    for state in ("retired", "signing", "standby"):
+        assert f'auth_signing_keys{{state="{state}"}} 1.0' in metrics
+    assert 60 <= float(re.findall(r"^auth_signing_key_age_seconds (.*)$", metrics, re.M)[0]) < 120
     [retired] = await service.sql("SELECT private_key FROM signing_keys WHERE kid = $1", first)
     assert retired["private_key"] is None
     assert await _published(service) == [first, second, third]

@@ -182,6 +182,7 @@ def test_every_line_is_one_json_object_and_none_is_forged(run: _Run) -> None:
         assert line.keys() <= {
             *("event", "level", "logger", "timestamp", "request_id", "method", "route", "status", "duration_ms"),
             *("problem", "reason", "error", "frames", "sid", "sub", "version", "count", "address", "port", "workers"),
+            "kid",
         }
 
 

@@ -159,7 +159,10 @@ def _is_whole(halves: Halves | None, life: KeyLife) -> bool:
 
 def _public_key(row: Row) -> RSAPublicKey | None:
     """The public half, if it is the one that the `kid` names."""
-    public_key = load_der_public_key(row["public_key"])
+    try:
+        public_key = load_der_public_key(row["public_key"])
+    except ValueError:
+        return None
     return public_key if isinstance(public_key, RSAPublicKey) and thumbprint(public_key) == row["kid"] else None
 
 

@@ -33,14 +33,20 @@ from auth_service.endpoints.public.revocations import RevocationEndpoints
 from auth_service.endpoints.public.sessions import SessionEndpoints
 from auth_service.endpoints.public.sign_in import SignInEndpoints
 from auth_service.errors import Unavailable
+from auth_service.jobs import Jobs
 from auth_service.keys.encryption import KeyCipher, WrongEncryptionKey
+from auth_service.keys.follower import KeyFollower
 from auth_service.keys.key_ring import KeyRing
+from auth_service.keys.life_cycle import KeyLifeCycle
+from auth_service.keys.rewrapping import KeyRewrapping
+from auth_service.keys.schedule import Terms
 from auth_service.keys.store import SigningKeyStore
 from auth_service.openapi import openapi_document
 from auth_service.readiness import Readiness
 from auth_service.revocation.announcer import Announcer
 from auth_service.revocation.feed import RevocationFeed
 from auth_service.revocation.follower import Follower
+from auth_service.revocation.key_revocation import KeyRevocation
 from auth_service.revocation.live_set import LiveSet
 from auth_service.revocation.stream import BLOCK, StreamReader, StreamWriter
 from auth_service.sessions.checkpoint import CheckpointWriter
@@ -68,15 +74,26 @@ class Parts:
         self.settings = settings
         self.database = Database(settings.database_url.get_secret_value(), clock)
         self.redis = open_redis(settings.redis_url.get_secret_value())
-        cipher = KeyCipher([key.get_secret_value() for key in settings.key_encryption_keys])
-        self.key_store = SigningKeyStore(self.database, cipher, key_size=settings.rsa_key_size)
+        self.key_cipher = KeyCipher([key.get_secret_value() for key in settings.key_encryption_keys])
+        self.key_store = SigningKeyStore(self.database, self.key_cipher)
+        # No refresh token outlives its session.
+        refresh_token_life = min(settings.refresh_token_ttl, settings.session_ttl)
+        self.key_life_cycle = KeyLifeCycle(
+            self.database,
+            self.key_store,
+            terms=Terms(settings.key_rotation_interval, refresh_token_life),
+            key_size=settings.rsa_key_size,
+        )
+        self.key_rewrapping = KeyRewrapping(self.database, self.key_cipher)
         self.keys = KeyRing()
         self.rotations = RotationStore(
             self.redis, window=settings.refresh_replay_window, idle_life=settings.refresh_token_ttl
         )
         self.sessions = SessionStore(self.database, settings)
         self.live_set = LiveSet()
-        self.ending = SessionEnding(self.database, self.rotations, Announcer(self.live_set, StreamWriter(self.redis)))
+        announcer = Announcer(self.live_set, StreamWriter(self.redis))
+        self.key_revocation = KeyRevocation(self.key_life_cycle, announcer)
+        self.ending = SessionEnding(self.database, self.rotations, announcer)
         self.checkpoints = CheckpointWriter(self.database)
         self.tokens = TokenIssuer(settings, self.keys)
         self.passwords = PasswordHasher()
@@ -104,6 +121,8 @@ class Application:
         readiness: Readiness,
     ) -> None:
         self.parts = parts
+        self.jobs = Jobs(parts.database, [parts.key_life_cycle.job])
+        self.key_follower = KeyFollower(parts.key_store, parts.keys)
         self.follower = follower
         self.feed = feed
         self.public = public
@@ -135,6 +154,8 @@ class Application:
             boot.cancel()
             await asyncio.wait({boot})
             try:
+                await self.jobs.stop()
+                await self.key_follower.stop()
                 await self.follower.stop()
                 await self.parts.checkpoints.stop()
             finally:
@@ -166,6 +187,8 @@ class Application:
             readiness.problems = problems
             if not readiness.started:
                 await asyncio.sleep(_RETRY)
+        self.key_follower.start()
+        self.jobs.start()
         await self.follower.loaded.wait()
         _log.info("started", version=__version__, count=len(self.parts.keys))
 
@@ -173,7 +196,7 @@ class Application:
         await require_suitable(self.parts.redis, self.parts.settings.allow_insecure)
 
     async def _hold_keys(self) -> None:
-        self.parts.keys.replace(await self.parts.key_store.load_or_create())
+        self.key_follower.hold(await self.parts.key_life_cycle.ensure())
 
     def _drain(self) -> None:
         self.readiness.draining = True

@@ -18,7 +18,7 @@ Action = Literal[
     "user.password_changed", "user.password_set", "user.disabled", "user.enabled", "user.deleted", "user.granted",
     "session.logout", "session.revoked", "session.reuse", "session.shared",
     "client.added", "client.removed", "client.secret_rotated", "token.revoked",
-    "key.rotated", "key.revoked", "key.rewrapped",
+    "key.added", "key.rotated", "key.retired", "key.revoked", "key.removed", "key.rewrapped",
 ]  # fmt: skip
 ActorKind = Literal["user", "client", "operator", "service", "anonymous"]
 """`operator` is whoever runs the command line; `service` is this service by itself."""

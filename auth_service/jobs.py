@@ -27,11 +27,15 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Work to look for once in `interval`, by whichever process comes first. `name` is its lock, label and log name."""
+    """Work to look for once in `interval`, by whichever process comes first. `name` is its lock, label and log name.
+
+    `prepare` runs before each step, outside the transaction: for what takes longer than one may.
+    """
 
     name: str
     interval: timedelta
     step: Step
+    prepare: Callable[[], Awaitable[None]] | None = None
 
 
 class Jobs:
@@ -69,6 +73,8 @@ class Jobs:
 
 async def run_step(database: Database, job: Job) -> bool:
     """One step, unless another process is at it. Answers whether there is more to do. Raises Unavailable."""
+    if job.prepare is not None:
+        await job.prepare()
     async with database.transaction() as transaction:
         row = await transaction.row(
             "SELECT pg_try_advisory_xact_lock($1, $2) AS ours", _LOCKS, zlib.crc32(job.name.encode()) - 2**31

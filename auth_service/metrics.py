@@ -25,6 +25,10 @@ FEED_ENTRIES_HEARD = Counter(
 FEED_AGE = Gauge(
     "auth_revocation_feed_age_seconds", "Time since the journal was last known whole.", multiprocess_mode="livemax"
 )
+SIGNING_KEYS = Gauge("auth_signing_keys", "Stored signing keys, by state.", ["state"], multiprocess_mode="livemax")
+SIGNING_KEY_AGE = Gauge(
+    "auth_signing_key_age_seconds", "For how long the present signing key has signed.", multiprocess_mode="livemax"
+)
 STORE_FAILURES = Counter("auth_store_failures", "Operations that a store did not answer.", ["store"])
 JOB_STEPS = Counter(
     "auth_job_steps", "Steps of periodic work: done, failed, or passed to another process.", ["job", "outcome"]

@@ -71,13 +71,16 @@ class Revocation(Model):
 
 
 class SigningKey(Model):
-    """A signing key. `private_key` is encrypted; the ring holds what is decrypted."""
+    """A signing key. `private_key` is encrypted; the ring holds what is decrypted. Times: `keys/schedule.py`."""
 
     kid = fields.CharField(max_length=64, primary_key=True)
     public_key = fields.BinaryField()  # SubjectPublicKeyInfo, DER
     private_key = fields.BinaryField(null=True)  # PKCS #8 DER inside Fernet; null once it may not sign any more
     created_at = fields.DatetimeField()
     signs_from = fields.DatetimeField()
+    signs_until = fields.DatetimeField(null=True)  # null: made before keys had an end; the first rotation sets it
+    refresh_token_life = fields.IntField(db_default=31_536_000)  # seconds; where unknown, the longest there can be
+    revoked_at = fields.DatetimeField(null=True)
 
     class Meta:
         table = "signing_keys"

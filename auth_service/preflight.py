@@ -8,6 +8,7 @@ from pydantic import SecretStr
 
 from auth_service.errors import Unavailable
 from auth_service.keys.encryption import WrongEncryptionKey
+from auth_service.keys.schedule import STATES
 from auth_service.keys.store import SigningKeyStore
 from auth_service.settings import Settings
 from auth_service.stores.applied_migrations import pending_migrations
@@ -70,14 +71,17 @@ async def check_redis(settings: Settings) -> Finding:
 async def check_keys(database: Database, keys: SigningKeyStore) -> Finding:
     """Whether the stored signing keys can be decrypted. Makes none."""
     try:
-        held = await keys.load()
+        stored = await keys.load()
+        stored.require_readable()
     except Unavailable as exc:
         return Finding("keys", "away", f"cannot be read ({exc.reason})")
     except WrongEncryptionKey as exc:
         return Finding("keys", "wrong", str(exc))
-    if not held:
+    if not stored.keys:
         return Finding("keys", "ok", "none yet: the first is made when the service starts")
-    return Finding("keys", "ok", f"{len(held)} can be decrypted; the newest is {held[-1].kid}")
+    states = [life.state(stored.now) for life in stored.lives]
+    counts = ", ".join(f"{states.count(state)} {state}" for state in STATES if state in states)
+    return Finding("keys", "ok", f"all can be decrypted: {counts}")
 
 
 def _away(subject: Literal["postgresql", "redis"], url: SecretStr, setting: str, exc: Unavailable) -> Finding:

@@ -116,6 +116,11 @@ class Settings(BaseSettings):
         "forgives slower networks.",
     )
     rsa_key_size: Literal[2048, 3072, 4096] = Field(2048, description="Bits of a new signing key.")
+    key_rotation_interval: Annotated[Seconds, between(3600, 31_536_000)] = Field(
+        timedelta(seconds=2_592_000),
+        description="Seconds for which a signing key signs. A new value counts for keys that are yet to sign: "
+        "`auth-service keys rotate` has the next one begin.",
+    )
     allowed_origins: Origins = Field(
         (), description="Origins of the pages that may use the cookie transport; the issuer's own is always allowed."
     )

@@ -62,7 +62,9 @@ def _new_encryption_key() -> str:
     return urlsafe_b64encode(secrets.token_bytes(32)).decode()
 
 
-async def test_eight_processes_started_at_once_make_one_key_and_publish_it(keyless: Settings, tmp_path: Path) -> None:
+async def test_eight_processes_started_at_once_make_one_signing_key_and_one_standby(
+    keyless: Settings, tmp_path: Path
+) -> None:
     connection = await asyncpg.connect(keyless.database_url.get_secret_value())
     processes = []
     try:
@@ -75,8 +77,10 @@ async def test_eight_processes_started_at_once_make_one_key_and_publish_it(keyle
             await asyncio.to_thread(process.wait_until_started)
         async with httpx2.AsyncClient() as client:
             published = [(await client.get(f"{one.url}/.well-known/jwks.json")).json()["keys"] for one in processes]
-        [row] = await connection.fetch("SELECT kid FROM signing_keys")
-        assert [[key["kid"] for key in keys] for keys in published] == [[row["kid"]]] * _AT_ONCE
+        rows = await connection.fetch("SELECT kid, signs_from, signs_until FROM signing_keys ORDER BY signs_from")
+        assert [[key["kid"] for key in keys] for keys in published] == [[row["kid"] for row in rows]] * _AT_ONCE
+        signing, standby = rows
+        assert standby["signs_from"] == signing["signs_until"]
     finally:
         await connection.close()
         for process in processes:
@@ -99,7 +103,7 @@ async def _until_waiting(connection: Any, count: int, *, seconds: float = 60) ->
 
 
 def test_the_private_half_is_stored_encrypted(stores: Stores, settings: Callable[..., Settings]) -> None:
-    [row] = _rows(settings())
+    row, _ = _rows(settings())
     der = Fernet(stores.encryption_key).decrypt(row["private_key"])
     key = load_der_private_key(der, password=None)
     assert isinstance(key, RSAPrivateKey)
@@ -124,7 +128,7 @@ async def test_a_new_encryption_key_is_put_first_and_the_old_one_still_decrypts(
         assert (await asyncio.to_thread(command, "check", settings=changed)).code == 0
         async with running_service(changed) as service:
             user = await service.register(username=f"user{keys[:4]}", email=f"{keys[:8]}@example.com")
-            [row] = await service.sql("SELECT kid FROM signing_keys")
+            row, _ = await service.sql("SELECT kid FROM signing_keys ORDER BY signs_from")
             assert header_of(user.access_token)["kid"] == row["kid"]
 
 
@@ -157,7 +161,7 @@ def test_a_stored_key_that_was_tampered_with_is_refused(
         )  # fmt: skip
         await connection.close()
 
-    [row] = _rows(settings())
+    row, _ = _rows(settings())
     asyncio.run(put(row["private_key"]))
     assert command("check", settings=keyless).code == 0
     asyncio.run(put(row["private_key"][:-2] + b"=="))

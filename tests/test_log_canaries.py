@@ -182,6 +182,7 @@ def test_every_line_is_one_json_object_and_none_is_forged(run: _Run) -> None:
         assert line.keys() <= {
             *("event", "level", "logger", "timestamp", "request_id", "method", "route", "status", "duration_ms"),
             *("problem", "reason", "error", "frames", "sid", "sub", "version", "count", "address", "port", "workers"),
+            "kid",
         }
 
 
@@ -259,7 +260,9 @@ def _forbid_private_keys(run: _Run, settings: Settings) -> None:
         await parts.open()
         try:
             rows = await parts.database.rows("SELECT private_key FROM signing_keys")
-            return [key.private_key for key in await parts.key_store.load()], [row["private_key"] for row in rows]
+            return [key.private_key for key in (await parts.key_store.load()).keys], [
+                row["private_key"] for row in rows
+            ]
         finally:
             await parts.close()
 

@@ -97,7 +97,7 @@ class World:
         # Outside its lifespan the application writes no checkpoint by itself: that is a rule of the machine.
         app = create_app(self._settings, self.clock)
         await app.parts.open()
-        app.parts.keys.replace(await app.parts.key_store.load_or_create())
+        app.key_follower.hold(await app.parts.key_life_cycle.ensure())
         return Service(app, self.clock)
 
 

@@ -13,6 +13,7 @@ import structlog
 from auth_service.accounts.users import Account
 from auth_service.app import Parts
 from auth_service.errors import NotFound, ServiceError, Unavailable
+from auth_service.keys.encryption import WrongEncryptionKey
 from auth_service.settings import Settings, SettingsError, load_settings
 from auth_service.stores.clock import Clock
 
@@ -71,8 +72,8 @@ def run_or_exit(work: Callable[[], Awaitable[_T]]) -> _T:
             return asyncio.run(run())
         except Unavailable as exc:
             raise click.ClickException(f"{exc.reason}: `auth-service check` says more") from None
-        except ServiceError as exc:
-            raise click.ClickException(exc.reason) from None
+        except (ServiceError, WrongEncryptionKey) as exc:
+            raise click.ClickException(str(exc)) from None
         except asyncpg.PostgresError as exc:
             # Not one of the failures that pass: a right that is missing, a schema that somebody changed.
             raise click.ClickException(f"PostgreSQL refuses: {str(exc).partition(chr(10))[0]}") from None

@@ -14,13 +14,15 @@ from auth_service.keys.signing_key import SigningKey
 class KeyRing:
     """Many keys by `kid`. Empty until the first `replace`; answers from memory whatever happens to PostgreSQL."""
 
-    def __init__(self, keys: Iterable[SigningKey] = ()) -> None:
-        self.replace(keys)
+    def __init__(self) -> None:
+        self._keys: dict[str, SigningKey] = {}
+        self.jwks = b""
+        self.etag = ""
 
-    def replace(self, keys: Iterable[SigningKey]) -> None:
-        """Hold exactly `keys` from now on."""
+    def replace(self, keys: Iterable[SigningKey], *, now: datetime) -> None:
+        """Hold exactly `keys` from now on. The JWKS has those of them that are published at `now`."""
         self._keys = {key.kid: key for key in keys}
-        document = {"keys": [key.jwk for key in self._keys.values()]}
+        document = {"keys": [key.jwk for key in self._keys.values() if key.life.is_published(now)]}
         self.jwks = json.dumps(document, separators=(",", ":")).encode("ascii")
         self.etag = f'"{hashlib.sha256(self.jwks).hexdigest()[:32]}"'
 
@@ -28,13 +30,24 @@ class KeyRing:
         return len(self._keys)
 
     def public_key(self, kid: str) -> RSAPublicKey | None:
-        """The key to verify with, or None for a `kid` that is not ours."""
+        """The key to verify with, or None for a `kid` that is not ours, or revoked."""
         key = self._keys.get(kid)
-        return key.public_key if key else None
+        return key.public_key if key and key.life.revoked_at is None else None
+
+    def is_revoked(self, kid: str) -> bool:
+        """True for a key of ours that was revoked, as long as anything that it signed might have been good."""
+        key = self._keys.get(kid)
+        return key is not None and key.life.revoked_at is not None
 
     def signing_key(self, now: datetime) -> SigningKey:
-        """The key that signs at `now`: the newest whose time has come. Raises Unavailable if there is none."""
-        due = [key for key in self._keys.values() if key.private_key is not None and key.signs_from <= now]
+        """The key whose time to sign it is at `now`, so that all processes change over in the same moment.
+
+        Raises Unavailable if there is none, or if this process cannot decrypt it: never is another taken in its place.
+        """
+        due = [key for key in self._keys.values() if key.life.state(now) == "signing"]
         if not due:
-            raise Unavailable("no signing key is held")
-        return max(due, key=lambda key: key.signs_from)
+            raise Unavailable("no signing key is held for this time")
+        key = max(due, key=lambda key: key.life.signs_from)
+        if key.private_key is None:
+            raise Unavailable("the signing key that is due cannot be decrypted")
+        return key

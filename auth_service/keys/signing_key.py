@@ -1,24 +1,29 @@
-"""One RSA signing key: its `kid`, its public JWK, and signing while it may. Storing it is `store.py`'s."""
+"""One RSA signing key: its `kid`, its public JWK, and signing. When it may is for `schedule.py` to say, and storing it
+for `store.py`."""
 
 import hashlib
 import json
 from base64 import urlsafe_b64encode
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey, generate_private_key
 
+from auth_service.keys.schedule import KeyLife
+
 
 @dataclass(frozen=True, slots=True)
 class SigningKey:
-    """A key of the ring. `private_key` is None for one that only verifies any more."""
+    """A key of the ring. `private_key` is None for one that only verifies any more, or that cannot be decrypted."""
 
-    kid: str
+    life: KeyLife
     public_key: RSAPublicKey = field(repr=False)
     private_key: RSAPrivateKey | None = field(repr=False)
-    signs_from: datetime
+
+    @property
+    def kid(self) -> str:
+        return self.life.kid
 
     def sign(self, claims: dict[str, Any], *, typ: str) -> str:
         """`claims` as a compact JWS of this `typ`. The key was parsed once: a PEM each time would cost 30 ms."""

@@ -5,13 +5,15 @@ a refresh token of the session meets the row, an access token meets the journal.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
 import structlog
 
+from auth_service import audit
+from auth_service.audit import Actor
 from auth_service.errors import Unavailable
 from auth_service.revocation import journal
 from auth_service.revocation.announcer import Announcer
@@ -29,6 +31,16 @@ WITH doomed AS (
 )
 UPDATE sessions SET revoked_at = $2, revoked_reason = $3 WHERE id IN (SELECT id FROM doomed) RETURNING id
 """
+
+# A batch of those that were live at $1, whoever's: sessions that are opened meanwhile stay.
+_END_BATCH = """
+WITH doomed AS (
+    SELECT id FROM sessions WHERE revoked_at IS NULL AND created_at <= $1 AND expires_at > $1
+    ORDER BY id LIMIT $3 FOR NO KEY UPDATE
+)
+UPDATE sessions SET revoked_at = $4, revoked_reason = $2 WHERE id IN (SELECT id FROM doomed) RETURNING id
+"""
+_BATCH = 500
 
 _PUSH_TIMEOUT = 1.0  # seconds: a Redis that hangs must not hold up a logout
 
@@ -85,6 +97,29 @@ class SessionEnding:
         rows = await transaction.rows(_END_ALL, user_id, now, reason, keep)
         ended = [row["id"] for row in rows]
         return Ended(ended, await journal.revoke(transaction, "s", map(str, ended), reason=reason, now=now))
+
+    async def end_every(
+        self, *, reason: EndReason, by: Actor, progress: Callable[[int], None] = lambda _count: None
+    ) -> int:
+        """End every session that is live now, in batches; answers how many. `progress` is told of each batch.
+
+        May be cut short and run again.
+        """
+        began, count = await self._database.now(), 0
+        while True:
+            async with self._database.transaction() as transaction:
+                now = await read_time(transaction, self._database.clock)
+                rows = await transaction.rows(_END_BATCH, began, reason, _BATCH, now)
+                if not rows:
+                    return count
+                session_ids = sorted(row["id"] for row in rows)
+                entries = await journal.revoke(transaction, "s", map(str, session_ids), reason=reason, now=now)
+                await audit.record(
+                    transaction, "session.revoked", by=by, now=now, reason=reason, count=len(session_ids)
+                )
+            await self.announce(Ended(session_ids, entries))
+            count += len(session_ids)
+            progress(len(session_ids))
 
     async def announce(self, ended: Ended) -> None:
         """Tell the verifiers, and Redis, about sessions whose end is committed. Never fails: PostgreSQL has the last

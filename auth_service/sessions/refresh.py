@@ -17,7 +17,7 @@ from auth_service.sessions.session import Session, Standing
 from auth_service.sessions.store import SessionStore
 from auth_service.tokens.refresh_token import RefreshToken
 from auth_service.tokens.subject import Subject
-from auth_service.verifier.errors import InvalidToken
+from auth_service.verifier.errors import InvalidToken, RevokedToken
 
 _log = structlog.get_logger(__name__)
 
@@ -53,6 +53,8 @@ class RefreshProtocol:
         started = self._rotations.started()
         try:
             token = RefreshToken.parse(refresh_token, keys=self._keys, issuer=self._issuer)
+        except RevokedToken as exc:
+            raise _refusal("refresh_token_revoked", str(exc)) from None
         except InvalidToken as exc:
             raise _refusal("invalid_token", str(exc)) from None
         standing = await self._sessions.standing(token.session_id)

@@ -10,7 +10,7 @@ from auth_service.tokens.subject import Subject
 Transport = Literal["body", "cookie"]
 """Where the refresh token travels: in JSON, or only in a cookie that no script can read."""
 
-EndReason = Literal["logout", "reuse", "password_change", "disabled", "deleted", "admin", "replaced"]
+EndReason = Literal["logout", "reuse", "password_change", "disabled", "deleted", "admin", "replaced", "key_revoked"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,12 +19,15 @@ from auth_service.settings import Settings, load_settings
 from auth_service.stores.clock import Clock
 
 _OFFSET_FILE = "TEST_CLOCK_OFFSET_FILE"
+_KEY_INTERVAL = "TEST_KEY_INTERVAL"
 
 
 class ServedProcess:
     """One `auth-service serve`, with one worker or several."""
 
-    def __init__(self, settings: Settings, folder: Path, *, offset_file: Path | None = None) -> None:
+    def __init__(
+        self, settings: Settings, folder: Path, *, offset_file: Path | None = None, key_interval: float | None = None
+    ) -> None:
         self.port, self.internal_port = free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.internal_url = f"http://127.0.0.1:{self.internal_port}"
@@ -35,6 +38,8 @@ class ServedProcess:
         }
         if offset_file is not None:
             environment[_OFFSET_FILE] = str(offset_file)
+        if key_interval is not None:
+            environment[_KEY_INTERVAL] = str(key_interval)
         with self.log.open("wb") as output:
             self.popen = subprocess.Popen(
                 [sys.executable, "-m", "tests.support.processes"],
@@ -74,10 +79,20 @@ class ServedProcess:
 
 @contextmanager
 def served(
-    settings: Settings, folder: Path, *, count: int = 1, offset_file: Path | None = None
+    settings: Settings,
+    folder: Path,
+    *,
+    count: int = 1,
+    offset_file: Path | None = None,
+    key_interval: float | None = None,
 ) -> Iterator[list[ServedProcess]]:
-    """`count` processes that share the stores, all started; stopped when the body ends."""
-    processes = [ServedProcess(settings, folder, offset_file=offset_file) for _ in range(count)]
+    """`count` processes that share the stores, all started; stopped when the body ends.
+
+    `key_interval`: seconds between two readings of the signing keys, for a test whose time goes fast.
+    """
+    processes = [
+        ServedProcess(settings, folder, offset_file=offset_file, key_interval=key_interval) for _ in range(count)
+    ]
     try:
         for process in processes:
             process.wait_until_started()
@@ -119,7 +134,10 @@ class FileClock(Clock):
 
 def _create(settings: Settings) -> Application:
     file = os.environ.get(_OFFSET_FILE)
-    return create_app(settings, FileClock(Path(file)) if file else None)
+    app = create_app(settings, FileClock(Path(file)) if file else None)
+    if seconds := os.environ.get(_KEY_INTERVAL):
+        app.key_follower.interval = timedelta(seconds=float(seconds))
+    return app
 
 
 if __name__ == "__main__":

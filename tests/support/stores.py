@@ -26,13 +26,14 @@ _TEMPLATE = "template_auth"
 
 
 class Stores:
-    """Both servers, and a migrated template database with one signing key for the whole run."""
+    """Both servers, and a migrated template database with one pair of signing keys for the whole run."""
 
     def __init__(self, folder: Path) -> None:
         self.postgresql = PrivatePostgreSQL(folder, fast=True)
         self.redis = PrivateRedis(folder)
         self.encryption_key = urlsafe_b64encode(secrets.token_bytes(32)).decode()
         self._numbers = itertools.count(1)
+        self._signing_keys: list[tuple[object, ...]] = []
 
     def start(self) -> None:
         self.postgresql.start()
@@ -54,11 +55,12 @@ class Stores:
         self.postgresql.drop_database(url.rpartition("/")[2])
 
     def empty(self, url: str) -> None:
-        """Remove every user, session and revocation; the signing key stays, since making one takes long."""
+        """Remove all that a test has left. The signing keys are those of the template again: making some takes long."""
 
         async def truncate() -> None:
             connection = await asyncpg.connect(url)
-            await connection.execute("TRUNCATE users, sessions, revocations")
+            await connection.execute("TRUNCATE users, sessions, revocations, clients, audit_events, signing_keys")
+            await connection.copy_records_to_table("signing_keys", records=self._signing_keys)
             await connection.close()
 
         asyncio.run(truncate())
@@ -81,7 +83,8 @@ class Stores:
         await schema.migrate(settings.database_url.get_secret_value())
         parts = Parts(settings, Clock())
         await parts.open()
-        await parts.key_store.load_or_create()
+        await parts.key_life_cycle.ensure()
+        self._signing_keys = [tuple(row) for row in await parts.database.rows("SELECT * FROM signing_keys")]
         await parts.close()
 
 

@@ -12,12 +12,12 @@ from auth_service.endpoints.operation import Answer, Operation
 from auth_service.endpoints.public import revocations
 from auth_service.errors import Unavailable
 from auth_service.keys.key_ring import KeyRing
-
-JWKS_MAX_AGE = 300
-"""Seconds. A key is published at least twice as long before it may sign."""
+from auth_service.keys.schedule import JWKS_MAX_AGE
 
 JWKS_PATH = "/.well-known/jwks.json"
 METADATA_PATHS = ("/.well-known/oauth-authorization-server", "/.well-known/openid-configuration")
+
+_CACHE_CONTROL = f"public, max-age={int(JWKS_MAX_AGE.total_seconds())}"
 
 
 class DiscoveryEndpoints:
@@ -64,11 +64,11 @@ class DiscoveryEndpoints:
         if not len(self._keys):
             # An empty set would be a wrong answer: verifiers would drop the keys they hold.
             raise Unavailable("no keys yet")
-        headers = {"ETag": self._keys.etag, "Cache-Control": f"public, max-age={JWKS_MAX_AGE}"}
+        headers = {"ETag": self._keys.etag, "Cache-Control": _CACHE_CONTROL}
         if etag_matches(request.headers.get("if-none-match", ""), self._keys.etag):
             return Response(status_code=304, headers=headers)
         return Response(self._keys.jwks, headers=headers, media_type="application/json")
 
     async def metadata(self, _request: Request) -> Response:
-        headers = {"Cache-Control": f"public, max-age={JWKS_MAX_AGE}"}
+        headers = {"Cache-Control": _CACHE_CONTROL}
         return Response(self._metadata, headers=headers, media_type="application/json")

@@ -1,0 +1,73 @@
+"""Following the stored keys: each process reads them again and again, so that all hold the same ring."""
+
+import asyncio
+import random
+from datetime import timedelta
+
+import structlog
+
+from auth_service.errors import Unavailable
+from auth_service.keys.key_ring import KeyRing
+from auth_service.keys.schedule import STATES
+from auth_service.keys.store import SigningKeyStore, StoredKeys
+from auth_service.metrics import SIGNING_KEY_AGE, SIGNING_KEYS
+
+_log = structlog.get_logger(__name__)
+
+
+class KeyFollower:
+    """Keeps `ring` as PostgreSQL has it, at most `interval` behind: a revoked key must be known within two seconds,
+    so it is one. While PostgreSQL is away the ring stays as it is."""
+
+    def __init__(self, store: SigningKeyStore, ring: KeyRing, *, interval: timedelta = timedelta(seconds=1)) -> None:
+        self.interval = interval
+        self._store = store
+        self._ring = ring
+        self._task: asyncio.Task[None] | None = None
+        self._problem: str | None = None
+        self._signing: str | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+
+    def hold(self, stored: StoredKeys) -> None:
+        """Hold what was read."""
+        self._ring.replace(stored.keys, now=stored.now)
+        states = [life.state(stored.now) for life in stored.lives]
+        for state in STATES:
+            SIGNING_KEYS.labels(state=state).set(states.count(state))
+        for life in stored.lives:
+            if life.state(stored.now) == "signing":
+                SIGNING_KEY_AGE.set((stored.now - life.signs_from).total_seconds())
+                if life.kid != self._signing:
+                    self._signing = life.kid
+                    _log.info("signing_key", kid=life.kid)
+
+    async def _run(self) -> None:
+        while True:
+            # Replicas that were started together do not stay in step.
+            await asyncio.sleep(self.interval.total_seconds() * random.uniform(0.5, 1))  # noqa: S311
+            try:
+                stored = await self._store.load()
+            except Unavailable as exc:
+                self._report(exc.reason)
+            except Exception as exc:
+                # Whatever it was: a process without this task would go on with keys that are not in use any more.
+                self._report(type(exc).__name__)
+            else:
+                self.hold(stored)
+                self._report(next((str(problem) for problem in stored.unreadable.values()), None))
+
+    def _report(self, problem: str | None) -> None:
+        """Log the first of a row of failures, and its end."""
+        if problem != self._problem:
+            self._problem = problem
+            if problem is None:
+                _log.info("keys_followed_again")
+            else:
+                _log.error("keys_not_followed", reason=problem)

@@ -45,20 +45,23 @@ class TokenIssuer:
         now: datetime,
         grant: Grant,
         held: RefreshToken | None = None,
+        scope: frozenset[str] | None = None,
     ) -> IssuedTokens:
         """Tokens for `session` at `generation`. `held`: what the caller presented, where that is of this generation.
+        `scope`: what the access token may say at most; None: all that the session was given and the user holds.
 
         A cookie is written only for a new generation: an older answer that arrives late must not overwrite a newer one.
         """
         settings = self._settings
         key = self._keys.signing_key(now)
-        scope = session.scope & subject.held_scopes
+        given = session.scope & subject.held_scopes
+        granted = given if scope is None else given & scope
         access_token = AccessToken(
             issuer=settings.issuer,
             subject=str(subject.id),
             audiences=settings.access_token_audiences,
             client_id=session.client_id,
-            scope=scope,
+            scope=granted,
             session_id=str(session.id),
             auth_time=session.created_at,
             username=subject.username,
@@ -84,7 +87,7 @@ class TokenIssuer:
             expires_in=_whole_seconds(now, access_token.expires_at),
             refresh_token=None if kept else refresh_token.sign(key),
             refresh_expires_in=_whole_seconds(now, refresh_token.expires_at),
-            scope=scopes.join(scope),
+            scope=scopes.join(granted),
             subject=subject,
             transport=session.transport,
         )

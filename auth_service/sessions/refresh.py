@@ -6,7 +6,7 @@ that dates everything is the one that was read with the session.
 
 import structlog
 
-from auth_service.errors import OriginRefused, RefreshRefused
+from auth_service.errors import GrantRefused, RefreshRefused, ServiceError
 from auth_service.keys.key_ring import KeyRing
 from auth_service.metrics import REFRESHES
 from auth_service.sessions.checkpoint import CheckpointWriter
@@ -44,21 +44,33 @@ class RefreshProtocol:
         self._ending = ending
         self._tokens = tokens
 
-    async def refresh(self, refresh_token: str, *, cookie_refusal: OriginRefused | None = None) -> IssuedTokens:
+    async def refresh(
+        self,
+        refresh_token: str,
+        *,
+        cookie_refusal: ServiceError | None = None,
+        client_id: str | None = None,
+        scope: frozenset[str] | None = None,
+    ) -> IssuedTokens:
         """New tokens for the session of `refresh_token`.
 
-        `cookie_refusal` is raised, before anything is spent, if the session's transport is the cookie. Raises
-        RefreshRefused, and Unavailable with nothing spent.
+        `cookie_refusal` is raised, before anything is spent, if the session's transport is the cookie. `client_id`:
+        only for a token that this client was given. `scope` narrows the new access token, and it alone (RFC 6749 §6).
+        Raises RefreshRefused; GrantRefused and Unavailable with nothing spent.
         """
         started = self._rotations.started()
         try:
             token = RefreshToken.parse(refresh_token, keys=self._keys, issuer=self._issuer)
         except InvalidToken as exc:
             raise _refusal("invalid_token", str(exc)) from None
+        if client_id is not None and token.client_id != client_id:
+            raise _refusal("invalid_token", "it was given to another client")
         standing = await self._sessions.standing(token.session_id)
         session, subject = _permitted(token, standing)
         if session.transport == "cookie" and cookie_refusal is not None:
             raise cookie_refusal
+        if scope is not None and not scope <= session.scope:
+            raise GrantRefused("invalid_scope", "A refresh may only ask for scopes that its session was given.")
         rotation = await self._rotations.rotate(
             session.id,
             token.generation,
@@ -83,6 +95,7 @@ class RefreshProtocol:
             generation=rotation.current.number,
             now=standing.now,
             grant="refresh",
+            scope=scope,
             held=token if rotation.outcome in (Outcome.HELD, Outcome.ADOPTED) else None,
         )
 

@@ -1,5 +1,6 @@
 """The OAuth endpoints as a client uses them, and how their refusals look."""
 
+import json
 import secrets
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +9,8 @@ import httpx2
 
 from auth_service.accounts.clients import GRANT_TYPES, GrantType, Registration
 from auth_service.audit import OPERATOR
+from auth_service.settings import Settings
+from tests.support.command import command
 from tests.support.service import Service
 
 
@@ -25,6 +28,14 @@ class Credentials:
     @property
     def post(self) -> dict[str, str]:
         return {"client_id": self.client_id, "client_secret": self.client_secret}
+
+
+def added_client(settings: Settings, name: str, *options: str) -> Credentials:
+    """A client added by the command line: for a service in a process of its own."""
+    done = command("clients", "add", name, *options, "--json", settings=settings)
+    assert done.code == 0, done.err
+    facts = json.loads(done.out)
+    return Credentials(facts["client_id"], facts["client_secret"])
 
 
 PUBLIC = {"client_id": "web"}

@@ -84,6 +84,7 @@ def test_a_client_that_cannot_be_is_refused_with_the_reason(run: Run) -> None:
         (("x", "--scope", 'a"b'), "scope"),
         (("x", "--audience", "a b"), "audiences"),
         (("x", "--audience", ""), "audiences"),
+        (("x", "--audience", "a" * 1025), "audiences"),
         (("x", "--grant", "password"), "grant"),
         (("x", "--grant", "client_credentials", "--no-grant"), "exclude"),
     ):

@@ -243,9 +243,30 @@ async def test_the_scope_of_a_refresh_narrows_its_access_token_alone_and_never_w
     assert generation_of(narrowed["refresh_token"]) == 2, "a refused scope has spent the token"
     form["refresh_token"] = narrowed["refresh_token"]
     assert (await service.http.post("/oauth/token", data=form)).json()["scope"] == "orders:read profile"
+
+
+async def test_the_audience_of_a_refresh_narrows_and_never_widens(start: Start) -> None:
+    service = await start(audiences="orders,stock")
+    user = await service.register()
+    await service.sql("UPDATE users SET granted_scopes = 'auth:admin'")
+    admin = await service.login(user, scope="profile auth:admin")
+    form = {"grant_type": "refresh_token", "refresh_token": user.refresh_token, **PUBLIC}
+    for target in ("payments", _ISSUER, ["orders", "payments"]):
+        answer = await service.http.post("/oauth/token", data={**form, "resource": target})
+        assert oauth_error(answer) == (400, "invalid_target")
+    assert await service.redis.keys("auth:session:*") == [], "a refused audience has spent the token"
+    narrowed = (await service.http.post("/oauth/token", data={**form, "audience": "stock"})).json()
+    assert claims_of(narrowed["access_token"])["aud"] == "stock"
+    form["refresh_token"] = admin.refresh_token
+    answer = await service.http.post("/oauth/token", data={**form, "audience": "orders"})
+    assert oauth_error(answer) == (400, "invalid_target"), "a privileged token is for the issuer alone"
+    privileged = (await service.http.post("/oauth/token", data=form)).json()["access_token"]
+    assert claims_of(privileged)["aud"] == _ISSUER
+    ordinary = await service.http.post("/oauth/token", data={**form, "scope": "profile", "audience": "orders"})
+    assert claims_of(ordinary.json()["access_token"])["aud"] == "orders"
     await service.sql("UPDATE users SET granted_scopes = ''")
-    answer = await service.http.post("/oauth/token", data={**form, "audience": "payments"})
-    assert oauth_error(answer) == (400, "invalid_target")
+    less = (await service.http.post("/oauth/token", data={**form, "scope": "profile auth:admin"})).json()
+    assert (less["scope"], claims_of(less["access_token"])["aud"]) == ("profile", ["orders", "stock"])
 
 
 async def test_a_page_of_an_allowed_origin_may_use_token_and_revoke(service: Service) -> None:

@@ -6,12 +6,12 @@ that dates everything is the one that was read with the session.
 
 import structlog
 
-from auth_service.errors import GrantRefused, RefreshRefused, ServiceError
+from auth_service.errors import RefreshRefused, ServiceError
 from auth_service.keys.key_ring import KeyRing
 from auth_service.metrics import REFRESHES
 from auth_service.sessions.checkpoint import CheckpointWriter
 from auth_service.sessions.ending import SessionEnding
-from auth_service.sessions.issuing import IssuedTokens, TokenIssuer
+from auth_service.sessions.issuing import WHOLE, IssuedTokens, Narrowing, TokenIssuer
 from auth_service.sessions.rotation import Generation, Outcome, RotationStore
 from auth_service.sessions.session import Session, Standing
 from auth_service.sessions.store import SessionStore
@@ -50,12 +50,12 @@ class RefreshProtocol:
         *,
         cookie_refusal: ServiceError | None = None,
         client_id: str | None = None,
-        scope: frozenset[str] | None = None,
+        narrowing: Narrowing = WHOLE,
     ) -> IssuedTokens:
         """New tokens for the session of `refresh_token`.
 
         `cookie_refusal` is raised, before anything is spent, if the session's transport is the cookie. `client_id`:
-        only for a token that this client was given. `scope` narrows the new access token, and it alone (RFC 6749 §6).
+        only for a token that this client was given. `narrowing` is of the new access token alone (RFC 6749 §6).
         Raises RefreshRefused; GrantRefused and Unavailable with nothing spent.
         """
         started = self._rotations.started()
@@ -69,8 +69,7 @@ class RefreshProtocol:
         session, subject = _permitted(token, standing)
         if session.transport == "cookie" and cookie_refusal is not None:
             raise cookie_refusal
-        if scope is not None and not scope <= session.scope:
-            raise GrantRefused("invalid_scope", "A refresh may only ask for scopes that its session was given.")
+        self._tokens.allowed(session, subject, narrowing)  # while it can still be refused with nothing spent
         rotation = await self._rotations.rotate(
             session.id,
             token.generation,
@@ -95,7 +94,7 @@ class RefreshProtocol:
             generation=rotation.current.number,
             now=standing.now,
             grant="refresh",
-            scope=scope,
+            narrowing=narrowing,
             held=token if rotation.outcome in (Outcome.HELD, Outcome.ADOPTED) else None,
         )
 

@@ -16,7 +16,7 @@ from auth_service.endpoints.oauth_errors import oauth_errors
 from auth_service.endpoints.operation import Answer, Handler, Operation
 from auth_service.endpoints.request_source import source_of
 from auth_service.errors import GrantRefused, InvalidRequest
-from auth_service.sessions.issuing import IssuedTokens
+from auth_service.sessions.issuing import IssuedTokens, Narrowing
 from auth_service.sessions.refresh import RefreshProtocol
 from auth_service.tokens import scope as scopes
 
@@ -103,13 +103,13 @@ class OAuthEndpoints:
     async def _refreshed(self, form: schemas.TokenRequest) -> IssuedTokens:
         if form.refresh_token is None:
             raise InvalidRequest("The body lacks a parameter.", fields=(("refresh_token", "is required"),))
-        if form.audience or form.resource:
-            # RFC 8707 §2.2 would narrow; these tokens have the one audience that every service here knows them by.
-            raise GrantRefused("invalid_target", "The audience of a first-party token cannot be chosen.")
         return await self._refresh.refresh(
             form.refresh_token,
             client_id=self._authentication.public_client_id,
-            scope=None if form.scope is None else scopes.split(form.scope),
+            narrowing=Narrowing(
+                scope=None if form.scope is None else scopes.split(form.scope),
+                audiences=(*form.audience, *form.resource),
+            ),
             cookie_refusal=GrantRefused(
                 "invalid_grant", "The refresh token of this session is in a cookie: use /user/refresh-token."
             ),

@@ -14,14 +14,21 @@ from starlette.middleware import Middleware
 from starlette.types import Receive, Scope, Send
 
 from auth_service import __version__
+from auth_service.accounts.client_grant import ClientCredentialsGrant
+from auth_service.accounts.clients import Clients
+from auth_service.accounts.introspection import Introspection
+from auth_service.accounts.live_tokens import LiveTokens
 from auth_service.accounts.passwords import PasswordHasher
 from auth_service.accounts.sign_in import SignIn
+from auth_service.accounts.token_revocation import TokenRevocation
 from auth_service.accounts.users import Users
 from auth_service.edge.origins import Origins
 from auth_service.edge.problems import EXCEPTION_HANDLERS
 from auth_service.edge.request_context import RequestContext
 from auth_service.edge.unexpected_errors import UnexpectedErrors
 from auth_service.endpoints.bearer import BearerAuthentication
+from auth_service.endpoints.client_authentication import ClientAuthentication
+from auth_service.endpoints.feed_access import FeedAccess
 from auth_service.endpoints.internal.health import HealthEndpoints
 from auth_service.endpoints.internal.metrics import MetricsEndpoints
 from auth_service.endpoints.operation import Operation, routes
@@ -29,6 +36,7 @@ from auth_service.endpoints.presented import PresentedSessions
 from auth_service.endpoints.public.account import AccountEndpoints
 from auth_service.endpoints.public.discovery import DiscoveryEndpoints
 from auth_service.endpoints.public.documentation import DocumentationEndpoints
+from auth_service.endpoints.public.oauth import OAuthEndpoints
 from auth_service.endpoints.public.revocations import RevocationEndpoints
 from auth_service.endpoints.public.sessions import SessionEndpoints
 from auth_service.endpoints.public.sign_in import SignInEndpoints
@@ -91,13 +99,21 @@ class Parts:
         )
         self.sessions = SessionStore(self.database, settings)
         self.live_set = LiveSet()
-        announcer = Announcer(self.live_set, StreamWriter(self.redis))
-        self.key_revocation = KeyRevocation(self.key_life_cycle, announcer)
-        self.ending = SessionEnding(self.database, self.rotations, announcer)
+        self.announcer = Announcer(self.live_set, StreamWriter(self.redis))
+        self.ending = SessionEnding(self.database, self.rotations, self.announcer)
+        self.key_revocation = KeyRevocation(self.key_life_cycle, self.announcer)
         self.checkpoints = CheckpointWriter(self.database)
         self.tokens = TokenIssuer(settings, self.keys)
         self.passwords = PasswordHasher()
         self.users = Users(self.database, self.sessions, self.ending, self.passwords)
+        self.clients = Clients(self.database, self.announcer)
+        self.live_tokens = LiveTokens(
+            issuer=settings.issuer,
+            database=self.database,
+            keys=self.keys,
+            sessions=self.sessions,
+            clients=self.clients,
+        )
 
     async def open(self) -> None:
         await self.database.open()
@@ -273,6 +289,7 @@ def _public_operations(parts: Parts, feed: RevocationFeed, origins: Origins) -> 
         ending=parts.ending,
         tokens=parts.tokens,
     )
+    feed_access = FeedAccess(issuer=settings.issuer, live_tokens=parts.live_tokens)
     documentation = DocumentationEndpoints(document=lambda: openapi_document(operations, issuer=settings.issuer))
     operations = [
         *SignInEndpoints(sign_in=sign_in, presented=presented, origins=origins).operations(),
@@ -289,10 +306,36 @@ def _public_operations(parts: Parts, feed: RevocationFeed, origins: Origins) -> 
             users=parts.users, bearer=bearer, password_min_length=settings.password_min_length
         ).operations(),
         *DiscoveryEndpoints(issuer=settings.issuer, keys=parts.keys).operations(),
-        *RevocationEndpoints(feed=feed).operations(),
+        *_oauth(parts, refresh).operations(),
+        *RevocationEndpoints(
+            feed=feed, access=feed_access if settings.revocation_feed == "client" else None
+        ).operations(),
         *documentation.operations(),
     ]
     return operations, list(documentation.assets())
+
+
+def _oauth(parts: Parts, refresh: RefreshProtocol) -> OAuthEndpoints:
+    settings = parts.settings
+    return OAuthEndpoints(
+        authentication=ClientAuthentication(clients=parts.clients, public_client_id=settings.first_party_client_id),
+        grant=ClientCredentialsGrant(settings, parts.keys),
+        refresh=refresh,
+        revocation=TokenRevocation(
+            issuer=settings.issuer,
+            database=parts.database,
+            keys=parts.keys,
+            ending=parts.ending,
+            announcer=parts.announcer,
+        ),
+        introspection=Introspection(
+            settings,
+            keys=parts.keys,
+            sessions=parts.sessions,
+            rotations=parts.rotations,
+            live_tokens=parts.live_tokens,
+        ),
+    )
 
 
 def _starlette(

@@ -4,7 +4,10 @@
     ├── InvalidRequest              400, with the fields of ours that are wrong
     ├── InvalidCredentials          401, one answer for unknown, wrong and disabled
     ├── InvalidBearer               401, RFC 6750 §3
+    ├── InvalidClient               401, RFC 6749 §5.2
+    ├── GrantRefused                400, RFC 6749 §5.2, with which of its codes
     ├── RefreshRefused              401, with why
+    ├── InsufficientScope           403, RFC 6750 §3.1, with what is needed
     ├── OriginRefused               403, with which rule
     ├── NotFound                    404
     ├── Taken                       409, with what
@@ -70,6 +73,31 @@ class InvalidBearer(ServiceError):
         super().__init__(reason)
 
 
+class InvalidClient(ServiceError):
+    """The client is unknown, its secret is wrong, or it may not do without one: it is not told which."""
+
+    status = 401
+    code = "invalid_client"
+    detail = "The client is not known here, or did not prove who it is."
+
+
+class GrantRefused(ServiceError):
+    """What a client asks for is refused, with a code of RFC 6749 §5.2 or RFC 8707 §2."""
+
+    status = 400
+
+    def __init__(
+        self,
+        code: Literal[
+            "invalid_grant", "invalid_scope", "invalid_target", "unauthorized_client", "unsupported_grant_type"
+        ],
+        detail: str,
+    ) -> None:
+        self.code = code
+        self.detail = detail
+        super().__init__()
+
+
 RefreshRefusal = Literal["invalid_token", "refresh_token_expired", "refresh_token_reused", "refresh_token_revoked"]
 
 
@@ -90,6 +118,18 @@ class RefreshRefused(ServiceError):
         if code == "invalid_token":
             self.fields = (("refresh_token", "missing or not valid"),)
         super().__init__(reason)
+
+
+class InsufficientScope(ServiceError):
+    """A good access token that does not allow this (RFC 6750 §3.1). `scope` is what it would need."""
+
+    status = 403
+    code = "insufficient_scope"
+    detail = "The access token does not allow this."
+
+    def __init__(self, scope: str) -> None:
+        self.scope = scope
+        super().__init__()
 
 
 class OriginRefused(ServiceError):
@@ -117,13 +157,18 @@ class NotFound(ServiceError):
 
 
 class Taken(ServiceError):
-    """Another account has this e-mail address or user name."""
+    """Another account has this e-mail address or user name, or another client this name."""
 
     status = 409
+    _DETAILS: ClassVar[dict[str, str]] = {
+        "email": "Another account has this e-mail address.",
+        "username": "Another account has this user name.",
+        "client_name": "Another client has this name.",
+    }
 
-    def __init__(self, field: Literal["email", "username"]) -> None:
+    def __init__(self, field: Literal["email", "username", "client_name"]) -> None:
         self.code = f"{field}_taken"
-        self.detail = f"Another account has this {'e-mail address' if field == 'email' else 'user name'}."
+        self.detail = self._DETAILS[field]
         self.fields = ((field, "taken"),)
         super().__init__()
 
@@ -140,11 +185,14 @@ class PayloadTooLarge(ServiceError):
 
 
 class UnsupportedMediaType(ServiceError):
-    """The body is not JSON."""
+    """The body is not of the type that is read here."""
 
     status = 415
     code = "unsupported_media_type"
-    detail = "The body must be application/json."
+
+    def __init__(self, wanted: str = "application/json") -> None:
+        self.detail = f"The body must be {wanted}."
+        super().__init__()
 
 
 class WeakPassword(ServiceError):

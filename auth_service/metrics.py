@@ -16,6 +16,7 @@ HTTP_SECONDS = Histogram(
 TOKENS_ISSUED = Counter("auth_tokens_issued", "Tokens issued by grant and kind.", ["grant", "kind"])
 REFRESHES = Counter("auth_refreshes", "Refresh attempts by outcome.", ["outcome"])
 LOGINS = Counter("auth_logins", "Login attempts by outcome.", ["outcome"])
+CLIENT_AUTHENTICATIONS = Counter("auth_client_authentications", "Authentications of clients by outcome.", ["outcome"])
 REVOCATIONS = Counter("auth_revocations", "Revocations written to the journal, by kind and reason.", ["kind", "reason"])
 FEED_CLIENTS = Gauge("auth_revocation_feed_clients", "Open revocation feeds.", multiprocess_mode="livesum")
 FEED_ENTRIES = Gauge("auth_revocation_entries", "Entries of the live set.", multiprocess_mode="livemax")

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
@@ -13,9 +13,13 @@ from auth_service import __version__
 from auth_service.edge.problems import MEDIA_TYPE, render
 from auth_service.endpoints import refresh_cookie, schemas
 from auth_service.endpoints.body import MAX_BYTES
+from auth_service.endpoints.form import MEDIA_TYPE as FORM
+from auth_service.endpoints.oauth_errors import render_oauth
+from auth_service.endpoints.oauth_schemas import OAuthError
 from auth_service.endpoints.operation import Answer, Operation
 from auth_service.errors import (
     InvalidBearer,
+    InvalidClient,
     InvalidRequest,
     NotFound,
     OriginRefused,
@@ -39,6 +43,7 @@ carries `X-Request-ID`: the id sent with the request, or a new one. The log know
 _TAGS = {
     "Accounts": "Who somebody is: making an account and changing one's own.",
     "Sessions": "Signing in, staying signed in, and ending it.",
+    "OAuth": "The standard endpoints: tokens for services, revocation, introspection.",
     "Discovery": "What a verifier needs to know of this issuer.",
     "Documentation": "This interface, for programs and for people.",
 }
@@ -59,7 +64,8 @@ _PROBLEMS: dict[int, tuple[str, str, ServiceError]] = {
     ),
     403: (
         "OriginRefused",
-        "The cookie transport may not be used from there: `origin_not_allowed` or `cookie_needs_same_site`.",
+        "The cookie transport may not be used from there: `origin_not_allowed` or `cookie_needs_same_site`; or "
+        "`insufficient_scope`: the access token does not allow this.",
         OriginRefused("origin_not_allowed"),
     ),
     404: ("NotFound", "`not_found`: there is no such thing, or it is somebody else's.", NotFound()),
@@ -83,6 +89,28 @@ _PROBLEMS: dict[int, tuple[str, str, ServiceError]] = {
     ),
 }
 
+# The same of the operations that answer as RFC 6749 §5.2 says.
+_OAUTH_ERRORS: dict[int, tuple[str, str, ServiceError]] = {
+    400: (
+        "OAuthRefused",
+        "`invalid_request`, or what was asked for is refused: `invalid_grant`, `invalid_scope`, `invalid_target`, "
+        "`unauthorized_client`, `unsupported_grant_type`.",
+        InvalidRequest("The body holds a parameter twice.", fields=(("scope", "is there twice"),)),
+    ),
+    401: (
+        "InvalidClient",
+        "`invalid_client`: the client is unknown, or its secret is missing or wrong.",
+        InvalidClient("an example"),
+    ),
+    413: ("OAuthTooLarge", "`invalid_request`: the body is over the limit.", PayloadTooLarge(MAX_BYTES)),
+    415: ("OAuthNotAForm", "`invalid_request`: the body is not a form.", UnsupportedMediaType(FORM)),
+    503: (
+        "OAuthUnavailable",
+        "`temporarily_unavailable`: a store is away or too busy. No token was spent: try again.",
+        Unavailable("an example"),
+    ),
+}
+
 _RETRY_AFTER: dict[str, Any] = {
     "Retry-After": {"required": True, "description": "Seconds.", "schema": {"type": "integer", "minimum": 1}}
 }
@@ -101,7 +129,11 @@ def openapi_document(operations: Iterable[Operation], *, issuer: str) -> dict[st
     paths: dict[str, dict[str, Any]] = {}
     for operation in operations:
         paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation, models)
-    used = {status for operation in operations for status in _problem_statuses(operation)}
+    used = {
+        _refusals(operation)[status][0]: (operation, status)
+        for operation in operations
+        for status in _problem_statuses(operation)
+    }
     tags = {operation.tag for operation in operations}
     return {
         "openapi": "3.1.0",
@@ -116,13 +148,19 @@ def openapi_document(operations: Iterable[Operation], *, issuer: str) -> dict[st
         "paths": paths,
         "components": {
             "schemas": models.components,
-            "responses": {_PROBLEMS[status][0]: _problem(status, models) for status in sorted(used)},
+            "responses": {name: _problem(*used[name], models) for name in sorted(used)},
             "securitySchemes": {
                 "bearer": {
                     "type": "http",
                     "scheme": "bearer",
                     "bearerFormat": "at+jwt",
                     "description": "The access token of a first-party session.",
+                },
+                "client": {
+                    "type": "http",
+                    "scheme": "basic",
+                    "description": "`client_secret_basic`: a client's id and secret (RFC 6749 §2.3.1). Both may be in "
+                    "the form instead (`client_secret_post`).",
                 },
                 "refresh_cookie": {
                     "type": "apiKey",
@@ -154,12 +192,12 @@ def _operation(operation: Operation, models: "_Models") -> dict[str, Any]:
     if operation.body is not None:
         described["requestBody"] = {
             "required": operation.body_required,
-            "content": {"application/json": {"schema": models.schema(operation.body, "validation")}},
+            "content": {operation.body_media_type: {"schema": models.schema(operation.body, "validation")}},
         }
     described["responses"] = {
         **{str(status): _answer(answer, models) for status, answer in operation.answers.items()},
         **{
-            str(status): {"$ref": _RESPONSE.format(name=_PROBLEMS[status][0])}
+            str(status): {"$ref": _RESPONSE.format(name=_refusals(operation)[status][0])}
             for status in sorted(_problem_statuses(operation))
         },
     }
@@ -177,6 +215,10 @@ def _problem_statuses(operation: Operation) -> set[int]:
     return statuses
 
 
+def _refusals(operation: Operation) -> dict[int, tuple[str, str, ServiceError]]:
+    return _OAUTH_ERRORS if operation.oauth_errors else _PROBLEMS
+
+
 def _answer(answer: Answer, models: "_Models") -> dict[str, Any]:
     described: dict[str, Any] = {"description": answer.description}
     if answer.headers:
@@ -191,13 +233,18 @@ def _answer(answer: Answer, models: "_Models") -> dict[str, Any]:
     return described
 
 
-def _problem(status: int, models: "_Models") -> dict[str, Any]:
-    _name, description, refusal = _PROBLEMS[status]
+def _problem(operation: Operation, status: int, models: "_Models") -> dict[str, Any]:
+    _name, description, refusal = _refusals(operation)[status]
     described: dict[str, Any] = {"description": description}
     if status in _HEADERS:
         described["headers"] = _HEADERS[status]
-    schema = models.schema(schemas.Problem, "serialization")
-    described["content"] = {MEDIA_TYPE: {"schema": schema, "example": json.loads(bytes(render(refusal).body))}}
+    model: type[BaseModel]
+    if operation.oauth_errors:
+        media_type, model, example = "application/json", OAuthError, render_oauth(refusal)
+    else:
+        media_type, model, example = MEDIA_TYPE, schemas.Problem, render(refusal)
+    schema = models.schema(model, "serialization")
+    described["content"] = {media_type: {"schema": schema, "example": json.loads(bytes(example.body))}}
     return described
 
 
@@ -206,6 +253,8 @@ class _Models:
 
     def __init__(self, operations: Iterable[Operation]) -> None:
         wanted: list[tuple[Any, Any]] = [(schemas.Problem, "serialization")]
+        if any(operation.oauth_errors for operation in operations):
+            wanted.append((OAuthError, "serialization"))
         for operation in operations:
             if operation.body is not None:
                 wanted.append((operation.body, "validation"))

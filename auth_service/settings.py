@@ -115,6 +115,10 @@ class Settings(BaseSettings):
         description="Seconds in which a rotated refresh token is still answered. Shorter catches theft sooner, longer "
         "forgives slower networks.",
     )
+    revocation_feed: Literal["public", "client"] = Field(
+        "public",
+        description="Who may follow the revocation feed: everybody, or only clients with the scope `revocations:read`.",
+    )
     rsa_key_size: Literal[2048, 3072, 4096] = Field(2048, description="Bits of a new signing key.")
     key_rotation_interval: Annotated[Seconds, between(3600, 31_536_000)] = Field(
         timedelta(seconds=2_592_000),

@@ -57,6 +57,7 @@ def test_the_commands_are_those_of_the_contract() -> None:
     assert {" ".join(path) for path in _every_command()} >= {
         "dev", "serve", "migrate", "check", "users add", "users list", "users disable", "users enable",
         "users set-password", "users grant", "users ungrant", "users import", "sessions list", "sessions revoke",
+        "clients add", "clients list", "clients remove", "clients rotate-secret",
     }  # fmt: skip
 
 

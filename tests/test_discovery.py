@@ -38,7 +38,9 @@ async def test_every_advertised_address_answers(service: Service) -> None:
     assert len(addresses) >= 2
     for address in addresses:
         assert address.startswith(service.settings.issuer + "/")
-        assert (await service.http.get(address)).status_code == 200
+        # What is only ever sent to answers a question with 405.
+        wanted = 405 if "/oauth/" in address else 200
+        assert (await service.http.get(address)).status_code == wanted
 
 
 async def test_a_hostile_host_changes_no_address(service: Service) -> None:

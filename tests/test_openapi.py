@@ -3,6 +3,7 @@
 Whether it is true is found out by schemathesis, which makes requests out of it and compares the answers with it.
 """
 
+import json
 import os
 import re
 import subprocess
@@ -18,7 +19,9 @@ import schemathesis
 from starlette.routing import Route
 
 from auth_service.settings import Settings
-from tests.support.fuzz_user import SERVICE_VARIABLE
+from tests.support.command import command
+from tests.support.fuzz_user import CLIENT_VARIABLE, SERVICE_VARIABLE
+from tests.support.oauth import new_client
 from tests.support.processes import ServedProcess, served
 from tests.support.service import Service
 
@@ -58,7 +61,10 @@ async def document(service: Service) -> dict[str, Any]:
 
 def test_signed_in_schemathesis_finds_no_fault(settings: Callable[..., Settings], tmp_path: Path) -> None:
     with served(settings(), tmp_path) as [process]:
-        _fuzz(process, tmp_path, hooks="tests.support.fuzz_user", phases="examples,coverage,fuzzing,stateful")
+        added = command("clients", "add", "fuzz", "--scope", "orders:read", "--json", settings=settings())
+        client = ":".join(json.loads(added.out)[name] for name in ("client_id", "client_secret"))
+        phases = "examples,coverage,fuzzing,stateful"
+        _fuzz(process, tmp_path, hooks="tests.support.fuzz_user", phases=phases, client=client)
         answered = _answered(process)
         succeeded = {(method, route) for method, route, status in answered if status < 300}
         described = {*_operations(httpx2.get(f"{process.url}/openapi.json").json())}
@@ -118,26 +124,35 @@ async def test_a_body_member_that_may_be_left_out_is_not_described_as_null(docum
 
 async def test_the_example_of_every_body_is_a_good_request(service: Service, document: dict[str, Any]) -> None:
     user = await service.register()
+    client = await new_client(service, scope="orders:read")
     for (method, path), operation in _operations(document).items():
         if "requestBody" not in operation:
             continue
-        reference = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"]
-        schema = document["components"]["schemas"][reference.rpartition("/")[2]]
-        for example in schema.get("examples", [_example_of_members(schema)]):
-            answer = await service.http.request(method, path, json=example, headers=user.bearer)
+        [(media_type, content)] = operation["requestBody"]["content"].items()
+        schema = document["components"]["schemas"][content["schema"]["$ref"].rpartition("/")[2]]
+        for example in schema.get("examples") or [_example_of_members(schema)]:
+            if media_type == "application/json":
+                answer = await service.http.request(method, path, json=example, headers=user.bearer)
+            else:
+                public = "client_id" in example
+                answer = await service.http.request(method, path, data=example, auth=None if public else client.basic)
             assert answer.status_code not in (400, 415, 422), (path, answer.text)
 
 
 async def test_the_example_of_every_refusal_has_its_status(document: dict[str, Any]) -> None:
-    for operation in _operations(document).values():
+    for (_method, path), operation in _operations(document).items():
         for status, response in operation["responses"].items():
             if int(status) < 400:
                 continue
             refusal = document["components"]["responses"][response["$ref"].rpartition("/")[2]]
             [(media_type, content)] = refusal["content"].items()
-            assert media_type == "application/problem+json"
-            assert content["example"]["status"] == int(status)
-            assert f"`{content['example']['code']}`" in refusal["description"]
+            code = content["example"].get("code") or content["example"]["error"]
+            if path.startswith("/oauth/"):
+                assert media_type == "application/json"
+            else:
+                assert media_type == "application/problem+json"
+                assert content["example"]["status"] == int(status)
+            assert f"`{code}`" in refusal["description"]
 
 
 async def test_the_docs_page_loads_nothing_from_other_hosts(service: Service) -> None:
@@ -172,8 +187,8 @@ async def test_every_asset_of_the_docs_page_is_served(service: Service) -> None:
             assert not re.search(r"""url\(\s*(?!["']?data:)|@import""", answer.text), asset
 
 
-def _fuzz(process: ServedProcess, folder: Path, *, hooks: str | None, phases: str) -> None:
-    """Let schemathesis compare the running service with its document."""
+def _fuzz(process: ServedProcess, folder: Path, *, hooks: str | None, phases: str, client: str = "") -> None:
+    """Let schemathesis compare the running service with its document. `client`: id and secret, with a colon between."""
     configuration = folder / "schemathesis.toml"
     configuration.write_text((f'hooks = "{hooks}"\n' if hooks else "") + _CONFIGURATION)
     command = [
@@ -184,7 +199,7 @@ def _fuzz(process: ServedProcess, folder: Path, *, hooks: str | None, phases: st
     ]
     finished = subprocess.run(
         command,
-        env={**os.environ, SERVICE_VARIABLE: process.url},
+        env={**os.environ, SERVICE_VARIABLE: process.url, CLIENT_VARIABLE: client},
         cwd=Path(__file__).parents[1],
         capture_output=True,
         text=True,

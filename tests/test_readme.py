@@ -58,9 +58,12 @@ def test_the_first_session_runs_as_it_stands(folder: Path) -> None:
                 break
         else:
             pytest.fail(printed)
-        [script] = re.findall(r"```bash\n(.*?)```", _README, re.S)
+        script = "\n".join(re.findall(r"```bash\n(.*?)```", _README, re.S))
+        script = script.replace("127.0.0.1:8000", f"127.0.0.1:{port}")
+        script = script.replace(".venv/bin/auth-service", f"{sys.executable} -m auth_service")
         done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", script.replace("127.0.0.1:8000", f"127.0.0.1:{port}")],
+            ["bash", "-euo", "pipefail", "-c", script],
+            cwd=folder,
             capture_output=True,
             text=True,
             timeout=60,
@@ -72,6 +75,9 @@ def test_the_first_session_runs_as_it_stands(folder: Path) -> None:
         assert '"code": "invalid_token"' in done.stdout, "after the logout the access token opens nothing"
         assert '"jwks_uri"' in done.stdout
         assert '"kty":"RSA"' in done.stdout
+        of_the_token = re.findall(r'{"active":.*?}', done.stdout)
+        assert [answer[:14] for answer in of_the_token] == ['{"active":true', '{"active":fals']
+        assert of_the_token[1] == '{"active":false}'
     finally:
         dev.send_signal(signal.SIGINT)
         assert dev.stdout is not None
@@ -133,7 +139,7 @@ def test_every_file_it_names_exists() -> None:
 
 
 def test_every_command_it_names_exists() -> None:
-    commands = re.findall(r"^auth-service ([a-z -]+?)(?: {2,}| ada| users\.csv| --)", _README, re.M)
+    commands = re.findall(r"^auth-service ([a-z -]+?)(?: {2,}| ada| users\.csv| billing| --)", _README, re.M)
     assert len(commands) >= 6
     for command in commands:
         done = subprocess.run(

@@ -101,6 +101,7 @@ def test_every_bad_value_is_reported_at_once_by_name_and_never_by_value(environm
         "AUTH_REFRESH_TOKEN_TTL": _CANARY,
         "AUTH_SESSION_TTL": _CANARY,
         "AUTH_REFRESH_REPLAY_WINDOW": _CANARY,
+        "AUTH_REVOCATION_FEED": _CANARY,
         "AUTH_RSA_KEY_SIZE": _CANARY,
         "AUTH_KEY_ROTATION_INTERVAL": _CANARY,
         "AUTH_ALLOWED_ORIGINS": _CANARY,

@@ -15,6 +15,7 @@ _COMMANDS = {
     "migrate": ("auth_service.cli.migrate:migrate_command", "Bring the database schema up to date."),
     "check": ("auth_service.cli.check:check", "Say what is wrong, and how to mend it."),
     "users": ("auth_service.cli.users:users", "Add, list, disable, import and otherwise keep users."),
+    "clients": ("auth_service.cli.clients:clients", "Add, list and remove service clients, and rotate their secrets."),
     "keys": ("auth_service.cli.keys:keys", "List, rotate, revoke and rewrap the signing keys."),
     "sessions": ("auth_service.cli.sessions:sessions", "List and revoke sessions."),
 }

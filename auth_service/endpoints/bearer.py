@@ -10,10 +10,10 @@ from auth_service.errors import InvalidBearer, InvalidRequest
 from auth_service.keys.key_ring import KeyRing
 from auth_service.sessions.session import Session
 from auth_service.sessions.store import SessionStore
+from auth_service.tokens.access_token import SignedPayload
 from auth_service.tokens.subject import Subject
-from auth_service.verifier.claims import ACCESS_TOKEN_TYPES, AccessTokenClaims
-from auth_service.verifier.errors import InvalidClaim, InvalidToken, UnknownKey
-from auth_service.verifier.jws import CompactJWS
+from auth_service.verifier.claims import AccessTokenClaims
+from auth_service.verifier.errors import InvalidClaim, InvalidToken
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class BearerAuthentication:
         if access_token is None:
             raise InvalidBearer("no credentials", presented=False)
         try:
-            payload = signed_payload(access_token, keys=self._keys)
+            payload = SignedPayload.parse(access_token, keys=self._keys).claims
             standing = await self._sessions.standing(session_claim(payload))
             claims = AccessTokenClaims.parse(payload, issuer=self._issuer, audience=(), now=standing.now.timestamp())
         except InvalidToken as exc:
@@ -54,18 +54,6 @@ class BearerAuthentication:
         if claims.client_id != self._client_id and self._issuer not in claims.audience:
             raise InvalidBearer("not a first-party token")
         return Bearer(session, subject, standing.now)
-
-
-def signed_payload(access_token: str, *, keys: KeyRing) -> dict[str, object]:
-    """The claims of an access token that one of `keys` signed; nothing else about them is checked.
-
-    Raises InvalidToken.
-    """
-    jws = CompactJWS.parse(access_token, types=ACCESS_TOKEN_TYPES)
-    key = keys.public_key(jws.kid)
-    if key is None:
-        raise UnknownKey("no such key")
-    return jws.payload(key)
 
 
 def session_claim(payload: dict[str, object]) -> UUID:

@@ -43,24 +43,26 @@ async def parse_body(request: Request, model: type[_Body], *, optional: bool = F
     Raises InvalidRequest, PayloadTooLarge, UnsupportedMediaType.
     """
     content_type = request.headers.get("content-type")
-    if content_type is not None and not _is_json(content_type):
+    if content_type is not None and not has_media_type(content_type, "application/json"):
         raise UnsupportedMediaType()
-    data = await _read(request)
+    data = await read_body(request)
     if not data and optional:
         return model()
     if content_type is None:
         raise UnsupportedMediaType()
-    return _validated(model, _parse(data, model))
+    return validated(model, _parse(data, model))
 
 
-def _is_json(content_type: str) -> bool:
+def has_media_type(content_type: str, wanted: str) -> bool:
+    """Whether a Content-Type names the media type `wanted`, in UTF-8."""
     media_type, *parameters = [part.strip().lower() for part in content_type.split(";")]
-    # JSON is UTF-8 (RFC 8259 §8.1); other parameters mean nothing for it.
+    # What is read here is UTF-8 (RFC 8259 §8.1, RFC 6749 appendix B); other parameters mean nothing for it.
     charsets = [part.removeprefix("charset=").strip('"') for part in parameters if part.startswith("charset=")]
-    return media_type == "application/json" and all(charset == "utf-8" for charset in charsets)
+    return media_type == wanted and all(charset == "utf-8" for charset in charsets)
 
 
-async def _read(request: Request) -> bytes:
+async def read_body(request: Request) -> bytes:
+    """The whole body. Raises PayloadTooLarge."""
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length[:20]) > MAX_BYTES:
         raise PayloadTooLarge(MAX_BYTES)
@@ -88,7 +90,8 @@ def _parse(data: bytes, model: type[Body]) -> dict[str, Any]:
     return value
 
 
-def _validated(model: type[_Body], members: dict[str, Any]) -> _Body:
+def validated(model: type[_Body], members: dict[str, Any]) -> _Body:
+    """`members` as a `model`. Raises InvalidRequest."""
     try:
         return model.model_validate(members)
     except ValidationError as exc:

@@ -2,8 +2,9 @@
 
 from uuid import UUID
 
-from auth_service.endpoints.bearer import session_claim, signed_payload
+from auth_service.endpoints.bearer import session_claim
 from auth_service.keys.key_ring import KeyRing
+from auth_service.tokens.access_token import SignedPayload
 from auth_service.tokens.refresh_token import RefreshToken
 from auth_service.verifier.errors import InvalidToken
 
@@ -23,7 +24,7 @@ class PresentedSessions:
 
     def _of_access_token(self, access_token: str) -> UUID | None:
         try:
-            payload = signed_payload(access_token, keys=self._keys)
+            payload = SignedPayload.parse(access_token, keys=self._keys).claims
             return session_claim(payload) if payload.get("iss") == self._issuer else None
         except InvalidToken:
             return None

@@ -238,8 +238,14 @@ class Metadata(BaseModel):
     issuer: str = Field(examples=["https://auth.example.com"])
     jwks_uri: str = Field(examples=["https://auth.example.com/.well-known/jwks.json"])
     revocation_feed_endpoint: str = Field(examples=["https://auth.example.com/revocations"])
+    token_endpoint: str = Field(examples=["https://auth.example.com/oauth/token"])
+    token_endpoint_auth_methods_supported: list[str] = Field(examples=[["client_secret_basic"]])
+    revocation_endpoint: str = Field(examples=["https://auth.example.com/oauth/revoke"])
+    revocation_endpoint_auth_methods_supported: list[str] = Field(examples=[["client_secret_basic"]])
+    introspection_endpoint: str = Field(examples=["https://auth.example.com/oauth/introspect"])
+    introspection_endpoint_auth_methods_supported: list[str] = Field(examples=[["client_secret_basic"]])
     response_types_supported: list[str] = Field(examples=[[]])
-    grant_types_supported: list[str] = Field(examples=[[]])
+    grant_types_supported: list[str] = Field(examples=[["client_credentials", "refresh_token"]])
     service_documentation: str = Field(examples=["https://auth.example.com/docs"])
 
 

@@ -1,10 +1,18 @@
 """Announcing revocations that are committed: to this process at once, and through the stream to all others."""
 
+import asyncio
 from collections.abc import Sequence
 
+import structlog
+
+from auth_service.errors import Unavailable
 from auth_service.revocation.live_set import LiveSet
 from auth_service.revocation.stream import StreamWriter
 from auth_service.verifier.revocations import Entry
+
+_PATIENCE = 1.0  # seconds: a Redis that hangs must not hold up an answer
+
+_log = structlog.get_logger(__name__)
 
 
 class Announcer:
@@ -20,3 +28,11 @@ class Announcer:
         if entries:
             self._live_set.add(entries, source="own")
             await self._stream.push(entries)
+
+    async def announce_committed(self, entries: Sequence[Entry]) -> None:
+        """The same for whoever has nothing else to tell Redis. Never fails: what is committed is answered as done."""
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                await self.announce(entries)
+        except (Unavailable, TimeoutError) as exc:
+            _log.warning("redis_not_told_of_revocations", reason=str(exc), count=len(entries))

@@ -78,6 +78,18 @@ async def revoke(
     return [_entry(row) for row in rows]
 
 
+async def holds(statements: Statements, names: Iterable[tuple[Kind, str]]) -> bool:
+    """Whether one of `names`, a kind and a claim each, is in the journal now."""
+    kinds, claims = zip(*names, strict=True)
+    row = await statements.row(
+        "SELECT EXISTS (SELECT 1 FROM revocations AS r JOIN unnest($1::text[], $2::text[]) AS n (kind, claim)"
+        " ON r.kind = n.kind AND r.claim = n.claim) AS held",
+        kinds,
+        claims,
+    )
+    return row is not None and bool(row["held"])
+
+
 async def read_unexpired(statements: Statements, clock: Clock) -> Reading:
     """Everything that still matters."""
     return _reading(await statements.rows(_READ_UNEXPIRED, await read_time(statements, clock)), clock)

@@ -1,22 +1,14 @@
 """Revoking a signing key: what it signed is refused everywhere, and another signs in its place."""
 
-import asyncio
 from collections.abc import Sequence
 
-import structlog
-
 from auth_service.audit import Actor
-from auth_service.errors import Unavailable
 from auth_service.keys.life_cycle import KeyLifeCycle
 from auth_service.keys.store import StoredKeys
 from auth_service.revocation import journal
 from auth_service.revocation.announcer import Announcer
 from auth_service.stores.database import Statements
 from auth_service.verifier.revocations import Entry
-
-_PUSH_TIMEOUT = 1.0  # seconds: a Redis that hangs must not hold up an emergency
-
-_log = structlog.get_logger(__name__)
 
 
 class KeyRevocation:
@@ -38,9 +30,5 @@ class KeyRevocation:
             return is_new, await journal.revoke(transaction, "k", [kid], reason="key", now=stored.now)
 
         is_new, entries = await self._life_cycle.change(work)
-        try:
-            async with asyncio.timeout(_PUSH_TIMEOUT):
-                await self._announcer.announce(entries)
-        except (Unavailable, TimeoutError) as exc:
-            _log.warning("redis_not_told_of_a_revoked_key", reason=str(exc))
+        await self._announcer.announce_committed(entries)
         return is_new

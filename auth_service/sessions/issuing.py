@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
+from auth_service.errors import GrantRefused
 from auth_service.keys.key_ring import KeyRing
 from auth_service.metrics import TOKENS_ISSUED
 from auth_service.sessions.session import Session, Transport
@@ -29,6 +30,17 @@ class IssuedTokens:
     transport: Transport
 
 
+@dataclass(frozen=True, slots=True)
+class Narrowing:
+    """What a caller asks of a new access token: less than it could have. Nothing: all of it."""
+
+    scope: frozenset[str] | None = None
+    audiences: tuple[str, ...] = ()
+
+
+WHOLE = Narrowing()
+
+
 class TokenIssuer:
     """Signs tokens for sessions. Raises Unavailable when no signing key is held."""
 
@@ -45,18 +57,20 @@ class TokenIssuer:
         now: datetime,
         grant: Grant,
         held: RefreshToken | None = None,
+        narrowing: Narrowing = WHOLE,
     ) -> IssuedTokens:
         """Tokens for `session` at `generation`. `held`: what the caller presented, where that is of this generation.
+        Raises GrantRefused, as `allowed` does.
 
         A cookie is written only for a new generation: an older answer that arrives late must not overwrite a newer one.
         """
         settings = self._settings
         key = self._keys.signing_key(now)
-        scope = session.scope & subject.held_scopes
+        scope, audiences = self.allowed(session, subject, narrowing)
         access_token = AccessToken(
             issuer=settings.issuer,
             subject=str(subject.id),
-            audiences=settings.access_token_audiences,
+            audiences=audiences,
             client_id=session.client_id,
             scope=scope,
             session_id=str(session.id),
@@ -88,6 +102,25 @@ class TokenIssuer:
             subject=subject,
             transport=session.transport,
         )
+
+    def allowed(
+        self, session: Session, subject: Subject, narrowing: Narrowing
+    ) -> tuple[frozenset[str], tuple[str, ...]]:
+        """Scope and audiences of an access token: what the session was given and the user holds, narrowed.
+
+        Raises GrantRefused for what would widen it (RFC 6749 §6, RFC 8707 §2.2); a scope that the user has lost since
+        the login is only left out.
+        """
+        if narrowing.scope is not None and not narrowing.scope <= session.scope:
+            raise GrantRefused("invalid_scope", "A refresh may only ask for scopes that its session was given.")
+        scope = session.scope & subject.held_scopes
+        if narrowing.scope is not None:
+            scope &= narrowing.scope
+        privileged = any(map(scopes.is_privileged, scope))
+        audiences = (self._settings.issuer,) if privileged else self._settings.access_token_audiences
+        if not set(narrowing.audiences) <= set(audiences):
+            raise GrantRefused("invalid_target", "A refresh may only ask for audiences that its tokens have anyway.")
+        return scope, tuple(name for name in audiences if name in narrowing.audiences) or audiences
 
 
 def _whole_seconds(now: datetime, later: datetime) -> int:

@@ -6,12 +6,12 @@ that dates everything is the one that was read with the session.
 
 import structlog
 
-from auth_service.errors import OriginRefused, RefreshRefused
+from auth_service.errors import RefreshRefused, ServiceError
 from auth_service.keys.key_ring import KeyRing
 from auth_service.metrics import REFRESHES
 from auth_service.sessions.checkpoint import CheckpointWriter
 from auth_service.sessions.ending import SessionEnding
-from auth_service.sessions.issuing import IssuedTokens, TokenIssuer
+from auth_service.sessions.issuing import WHOLE, IssuedTokens, Narrowing, TokenIssuer
 from auth_service.sessions.rotation import Generation, Outcome, RotationStore
 from auth_service.sessions.session import Session, Standing
 from auth_service.sessions.store import SessionStore
@@ -44,11 +44,19 @@ class RefreshProtocol:
         self._ending = ending
         self._tokens = tokens
 
-    async def refresh(self, refresh_token: str, *, cookie_refusal: OriginRefused | None = None) -> IssuedTokens:
+    async def refresh(
+        self,
+        refresh_token: str,
+        *,
+        cookie_refusal: ServiceError | None = None,
+        client_id: str | None = None,
+        narrowing: Narrowing = WHOLE,
+    ) -> IssuedTokens:
         """New tokens for the session of `refresh_token`.
 
-        `cookie_refusal` is raised, before anything is spent, if the session's transport is the cookie. Raises
-        RefreshRefused, and Unavailable with nothing spent.
+        `cookie_refusal` is raised, before anything is spent, if the session's transport is the cookie. `client_id`:
+        only for a token that this client was given. `narrowing` is of the new access token alone (RFC 6749 §6).
+        Raises RefreshRefused; GrantRefused and Unavailable with nothing spent.
         """
         started = self._rotations.started()
         try:
@@ -57,10 +65,13 @@ class RefreshProtocol:
             raise _refusal("refresh_token_revoked", str(exc)) from None
         except InvalidToken as exc:
             raise _refusal("invalid_token", str(exc)) from None
+        if client_id is not None and token.client_id != client_id:
+            raise _refusal("invalid_token", "it was given to another client")
         standing = await self._sessions.standing(token.session_id)
         session, subject = _permitted(token, standing)
         if session.transport == "cookie" and cookie_refusal is not None:
             raise cookie_refusal
+        self._tokens.allowed(session, subject, narrowing)  # while it can still be refused with nothing spent
         rotation = await self._rotations.rotate(
             session.id,
             token.generation,
@@ -85,6 +96,7 @@ class RefreshProtocol:
             generation=rotation.current.number,
             now=standing.now,
             grant="refresh",
+            narrowing=narrowing,
             held=token if rotation.outcome in (Outcome.HELD, Outcome.ADOPTED) else None,
         )
 

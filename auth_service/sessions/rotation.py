@@ -15,6 +15,7 @@ after its successor would overwrite it in the jar, and what is left in the jar m
 What follows from an outcome is decided in `refresh.py`.
 """
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ PATIENCE = 5.0
 _UNDER_WAY = 5
 """The fraction of the window, as its divisor, that one answer may take to arrive."""
 
+_STORED = re.compile(rb"([0-9]{1,10}) [0-9]+ ?[0-9]*$")
 _SCRIPT = resources.files("auth_service.sessions").joinpath("rotate.lua").read_text("utf-8")
 
 
@@ -125,6 +127,13 @@ class RotationStore:
             if outcome != b"late":
                 return Rotation(Outcome(outcome.decode()), Generation(number, _moment(rotated_at)))
         raise Unavailable("a refresh came late to Redis")
+
+    async def current(self, session_id: UUID, *, checkpoint: Generation) -> int:
+        """The number of the live generation, without using any."""
+        with redis_failures():
+            stored = await self._redis.get(_key(session_id))
+        found = _STORED.match(stored) if isinstance(stored, bytes) else None
+        return max(int(found[1]) if found else 0, checkpoint.number)
 
     async def forget(self, session_ids: Sequence[UUID]) -> None:
         """Drop the keys of ended sessions. Each is its own command: a cluster has no others."""

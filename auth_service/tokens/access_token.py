@@ -1,12 +1,17 @@
-"""The access token (RFC 9068): what it says and how it is signed. Reading one back is `verifier/claims.py`'s."""
+"""The access token (RFC 9068): what it says and how it is signed. What it must say is `verifier/claims.py`'s."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Self
 from uuid import uuid4
 
+from auth_service.keys.key_ring import KeyRing
 from auth_service.keys.signing_key import SigningKey
 from auth_service.tokens import scope as scopes
+from auth_service.verifier.claims import ACCESS_TOKEN_TYPES
+from auth_service.verifier.errors import UnknownKey
+from auth_service.verifier.jws import CompactJWS
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +31,10 @@ class AccessToken:
     expires_at: datetime
 
     def sign(self, key: SigningKey) -> str:
-        # A token that opens this service itself must not be replayed by a downstream service that it was sent to.
-        privileged = any(map(scopes.is_privileged, self.scope))
-        audiences = (self.issuer,) if privileged else self.audiences
         claims: dict[str, Any] = {
             "iss": self.issuer,
             "sub": self.subject,
-            "aud": audiences[0] if len(audiences) == 1 else list(audiences),
+            "aud": audience_claim(self.scope, self.audiences, issuer=self.issuer),
             "client_id": self.client_id,
             "scope": scopes.join(self.scope),
             "sid": self.session_id,
@@ -46,3 +48,53 @@ class AccessToken:
             # No mail is ever sent from here, so nobody has shown that the address is theirs.
             claims |= {"email": self.email, "email_verified": False}
         return key.sign(claims, typ="at+jwt")
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceToken:
+    """The claims of a client's own access token: no user, so no session either (RFC 9068 §2.2)."""
+
+    issuer: str
+    client_id: str
+    audiences: tuple[str, ...]
+    scope: frozenset[str]
+    issued_at: datetime
+    expires_at: datetime
+
+    def sign(self, key: SigningKey) -> str:
+        claims: dict[str, Any] = {
+            "iss": self.issuer,
+            "sub": self.client_id,
+            "aud": audience_claim(self.scope, self.audiences, issuer=self.issuer),
+            "client_id": self.client_id,
+            "scope": scopes.join(self.scope),
+            "jti": str(uuid4()),
+            "iat": int(self.issued_at.timestamp()),
+            "exp": int(self.expires_at.timestamp()),
+        }
+        return key.sign(claims, typ="at+jwt")
+
+
+@dataclass(frozen=True, slots=True)
+class SignedPayload:
+    """What an access token says, once its signature was found to be good; nothing else about it is checked."""
+
+    kid: str
+    claims: dict[str, Any]
+
+    @classmethod
+    def parse(cls, access_token: str, *, keys: KeyRing) -> Self:
+        """The payload, if one of `keys` signed it as an access token. Raises InvalidToken."""
+        jws = CompactJWS.parse(access_token, types=ACCESS_TOKEN_TYPES)
+        key = keys.public_key(jws.kid)
+        if key is None:
+            raise UnknownKey("no such key")
+        return cls(jws.kid, jws.payload(key))
+
+
+def audience_claim(scope: Iterable[str], audiences: tuple[str, ...], *, issuer: str) -> str | list[str]:
+    """`aud` (RFC 7519 §4.1.3). A token that opens this service itself is for this service alone: no downstream service
+    that it is sent to can replay it here."""
+    if any(map(scopes.is_privileged, scope)):
+        return issuer
+    return audiences[0] if len(audiences) == 1 else list(audiences)

@@ -14,9 +14,10 @@ from typing import Any, cast
 
 from auth_service.verifier.clock import Clock
 from auth_service.verifier.event_stream import UnreadableStream, events
-from auth_service.verifier.issuer_client import IssuerClient, IssuerUnreachable
+from auth_service.verifier.issuer_client import IssuerClient, IssuerRefuses, IssuerUnreachable
 from auth_service.verifier.metrics import metrics
 from auth_service.verifier.revocations import KINDS, Entry, RevocationSet
+from auth_service.verifier.service_token import ServiceTokenSource
 
 _SILENCE = 1.5
 """Heartbeats without an event after which a connection is taken for dead: a revocation must arrive within two seconds
@@ -36,10 +37,13 @@ class UnreadableFeed(Exception):
 
 
 class RevocationFeed:
-    """Follows one issuer's feed and fills `revocations` from it."""
+    """Follows one issuer's feed and fills `revocations` from it. `token` is for a feed that is not public."""
 
-    def __init__(self, issuer: str, revocations: RevocationSet, clock: Clock) -> None:
+    def __init__(
+        self, issuer: str, revocations: RevocationSet, clock: Clock, *, token: ServiceTokenSource | None = None
+    ) -> None:
         self._issuer = issuer
+        self._token = token
         self._revocations = revocations
         self._clock = clock
         self._live = False
@@ -94,8 +98,12 @@ class RevocationFeed:
         if address is None:
             issuer.forget_metadata()
             raise IssuerUnreachable("its metadata names no revocation_feed_endpoint")
+        access_token = None if self._token is None else await self._token.access_token(issuer)
         try:
-            async with asyncio.timeout(_FIRST_EVENT) as patience, issuer.event_stream(address) as chunks:
+            async with (
+                asyncio.timeout(_FIRST_EVENT) as patience,
+                issuer.event_stream(address, access_token=access_token) as chunks,
+            ):
                 greeted = False
                 async for event, data in events(chunks):
                     if event == "bye":
@@ -109,7 +117,9 @@ class RevocationFeed:
                     patience.reschedule(asyncio.get_running_loop().time() + _SILENCE * self._heartbeat)
         except TimeoutError:
             raise IssuerUnreachable("no event for too long") from None
-        except IssuerUnreachable:
+        except IssuerUnreachable as exc:
+            if self._token is not None and isinstance(exc, IssuerRefuses):
+                self._token.drop()
             if not self._live:
                 issuer.forget_metadata()
             raise

@@ -8,9 +8,10 @@ import asyncio
 import contextlib
 import ipaddress
 import json
+import re
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from urllib.parse import quote_plus, urlsplit
 
 import httpx2
 
@@ -18,10 +19,16 @@ _METADATA_PATH = "/.well-known/oauth-authorization-server"
 _MAX_DOCUMENT = 65_536  # bytes
 _PATIENCE = 3.0  # seconds for one document, connecting included
 _CONNECT_PATIENCE = 1.0
+_ENDLESS = 10**9  # seconds
+_HEADER_SAFE = re.compile(r"[A-Za-z0-9._~+/=-]{1,8192}", re.ASCII)  # RFC 6750 §2.1
 
 
 class IssuerUnreachable(Exception):
     """The issuer did not answer, or not as it should. The text is for logs."""
+
+
+class IssuerRefuses(IssuerUnreachable):
+    """The issuer answered that we may not: our credentials are wrong, missing, or not enough."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +45,7 @@ class Metadata:
 
     jwks_uri: str
     revocation_feed: str | None
+    token_endpoint: str | None
 
 
 class IssuerClient:
@@ -81,24 +89,41 @@ class IssuerClient:
             async with asyncio.timeout(_PATIENCE), self._http.stream("GET", url, headers=headers) as response:
                 if etag and response.status_code == 304:
                     return Document(None, response.headers)
-                _require(response, "application/json")
-                content = bytearray()
-                async for chunk in response.aiter_bytes():
-                    content += chunk
-                    if len(content) > _MAX_DOCUMENT:
-                        raise IssuerUnreachable("a document is too large")
-                return Document(bytes(content), response.headers)
+                return Document(await _content(response), response.headers)
+
+    async def service_token(self, url: str, client_id: str, client_secret: str, *, scope: str) -> tuple[str, float]:
+        """An access token of the client credentials grant (RFC 6749 §4.4), and its life in seconds.
+
+        Raises IssuerRefuses, IssuerUnreachable.
+        """
+        # RFC 6749 §2.3.1: both are form-encoded before they are joined.
+        credentials = httpx2.BasicAuth(quote_plus(client_id), quote_plus(client_secret))
+        form = {"grant_type": "client_credentials", "scope": scope}
+        headers = {"Accept": "application/json"}
+        with _failures():
+            async with (
+                asyncio.timeout(_PATIENCE),
+                self._http.stream("POST", url, data=form, auth=credentials, headers=headers) as response,
+            ):
+                if response.status_code in (400, 401):
+                    raise IssuerRefuses("its token endpoint refuses our client id, secret or scope")
+                return _service_token(await _content(response))
 
     @contextlib.asynccontextmanager
-    async def event_stream(self, url: str) -> AsyncIterator[AsyncIterator[bytes]]:
+    async def event_stream(self, url: str, *, access_token: str | None = None) -> AsyncIterator[AsyncIterator[bytes]]:
         """The bytes of an event stream as they come, for as long as the caller has patience.
 
-        Raises IssuerUnreachable, also from the iterator.
+        Raises IssuerUnreachable, also from the iterator; IssuerRefuses where `access_token` is not enough.
         """
         timeout = httpx2.Timeout(None, connect=_CONNECT_PATIENCE)
         headers = {"Accept": "text/event-stream", "Cache-Control": "no-store"}
+        if access_token is not None:
+            headers["Authorization"] = f"Bearer {access_token}"
         with _failures():
             async with self._http.stream("GET", url, headers=headers, timeout=timeout) as response:
+                if response.status_code in (401, 403):
+                    missing = "wants a client_id and a client_secret" if access_token is None else "refuses our token"
+                    raise IssuerRefuses(f"its revocation feed {missing}")
                 _require(response, "text/event-stream")
                 yield response.aiter_bytes()
 
@@ -109,8 +134,9 @@ class IssuerClient:
             raise IssuerUnreachable("the metadata is not JSON") from None
         if not isinstance(members, dict) or members.get("issuer") != self._issuer:
             raise IssuerUnreachable("the metadata is another issuer's")
-        feed = members.get("revocation_feed_endpoint")
-        return Metadata(self._own_address(members.get("jwks_uri")), None if feed is None else self._own_address(feed))
+        optional = [members.get(name) for name in ("revocation_feed_endpoint", "token_endpoint")]
+        feed, token_endpoint = (None if url is None else self._own_address(url) for url in optional)
+        return Metadata(self._own_address(members.get("jwks_uri")), feed, token_endpoint)
 
     def _own_address(self, url: object) -> str:
         """`url`, if it is on the issuer's own origin: keys from elsewhere would be somebody else's."""
@@ -143,6 +169,31 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+async def _content(response: httpx2.Response) -> bytes:
+    """The body of a JSON answer, within the limit."""
+    _require(response, "application/json")
+    content = bytearray()
+    async for chunk in response.aiter_bytes():
+        content += chunk
+        if len(content) > _MAX_DOCUMENT:
+            raise IssuerUnreachable("a document is too large")
+    return bytes(content)
+
+
+def _service_token(content: bytes) -> tuple[str, float]:
+    """Token and life of a token answer (RFC 6749 §5.1)."""
+    try:
+        members = json.loads(content)
+    except (ValueError, RecursionError):
+        raise IssuerUnreachable("its token answer is not JSON") from None
+    match members:
+        case {"access_token": str(access_token), "token_type": str(token_type), "expires_in": int(life)} if (
+            token_type.lower() == "bearer" and _HEADER_SAFE.fullmatch(access_token) and 0 < life < _ENDLESS
+        ):
+            return access_token, float(life)
+    raise IssuerUnreachable("its token answer cannot be read")
 
 
 def _require(response: httpx2.Response, media_type: str) -> None:

@@ -12,9 +12,10 @@ Where the application makes its verifier itself: `FakeIssuer.of(verifier)`, befo
 import asyncio
 import json
 import time
-from base64 import urlsafe_b64encode
+from base64 import b64encode, urlsafe_b64encode
 from collections.abc import AsyncIterator
 from typing import Any, Self
+from urllib.parse import quote_plus
 from uuid import uuid4
 
 import httpx2
@@ -67,6 +68,8 @@ class FakeIssuer:
         self._verifiers: list[Verifier] = []
         self._streams: set[_Stream] = set()
         self._away = False
+        self._feed_secret: tuple[str, str] | None = None
+        self._feed_tokens: set[str] = set()
         self.kid = ""
         """The key that signs now."""
         self.rotate()
@@ -140,6 +143,10 @@ class FakeIssuer:
         self._revoked += entries
         self._tell("revoke", json.dumps(entries))
 
+    def require_client(self, client_id: str, client_secret: str) -> None:
+        """Let only this client follow the feed from now on, as `AUTH_REVOCATION_FEED=client` does."""
+        self._feed_secret = client_id, client_secret
+
     def rotate(self) -> None:
         """Sign with a new key from now on. The old one stays published."""
         key = generate_private_key(public_exponent=65537, key_size=2048)
@@ -195,16 +202,35 @@ class FakeIssuer:
         path = request.url.path
         self.requests.append(path)
         if path == "/.well-known/oauth-authorization-server":
-            addresses = {"jwks_uri": "/.well-known/jwks.json", "revocation_feed_endpoint": "/revocations"}
+            addresses = {
+                "jwks_uri": "/.well-known/jwks.json",
+                "revocation_feed_endpoint": "/revocations",
+                "token_endpoint": "/oauth/token",
+            }
             named = {name: f"{self.issuer}{address}" for name, address in addresses.items()}
             return httpx2.Response(200, json={"issuer": self.issuer, **named})
         if path == "/.well-known/jwks.json":
             return httpx2.Response(200, json={"keys": [_jwk(kid, key) for kid, key in list(self._keys.items())]})
+        if path == "/oauth/token":
+            return self._service_token(request)
         if path == "/revocations":
+            presented = request.headers.get("authorization", "").removeprefix("Bearer ")
+            if self._feed_secret is not None and presented not in self._feed_tokens:
+                return httpx2.Response(401, headers={"WWW-Authenticate": "Bearer"})
             stream = _Stream([("hello", json.dumps({"iss": self.issuer, "heartbeat": _HEARTBEAT})), *self._whole_set()])
             self._streams.add(stream)
             return httpx2.Response(200, headers={"Content-Type": "text/event-stream"}, stream=stream)
         return httpx2.Response(404)
+
+    def _service_token(self, request: httpx2.Request) -> httpx2.Response:
+        if self._feed_secret is not None:
+            wanted = b64encode(":".join(map(quote_plus, self._feed_secret)).encode()).decode()
+            if request.headers.get("authorization") != f"Basic {wanted}":
+                return httpx2.Response(401, json={"error": "invalid_client"})
+        client_id = self._feed_secret[0] if self._feed_secret else "client-1"
+        token = self.token(sub=client_id, client_id=client_id, sid=None, scope="revocations:read", audience=self.issuer)
+        self._feed_tokens.add(token)
+        return httpx2.Response(200, json={"access_token": token, "token_type": "Bearer", "expires_in": 600})
 
 
 class Outage:

@@ -16,6 +16,7 @@ import httpx2
 
 from auth_service.verifier.claims import ACCESS_TOKEN_TYPES, MAX_LEEWAY, AccessTokenClaims
 from auth_service.verifier.clock import Clock, SystemClock
+from auth_service.verifier.environment import verifier_options
 from auth_service.verifier.errors import (
     ExpiredToken,
     MalformedToken,
@@ -30,6 +31,7 @@ from auth_service.verifier.jws import MAX_LENGTH, CompactJWS
 from auth_service.verifier.key_source import KeySource
 from auth_service.verifier.metrics import Result, metrics
 from auth_service.verifier.revocations import RevocationSet, watched_names
+from auth_service.verifier.service_token import ClientCredentials, ServiceTokenSource
 from auth_service.verifier.token_cache import TokenCache, VerifiedToken, digest
 
 DEFAULT_MAX_STALENESS: Final = 600.0
@@ -48,7 +50,9 @@ class Verifier:
     `issuer` is the origin that the tokens name as `iss`; keys and revocations are found from its metadata. `audience`
     is how the issuer names this service; one of several is enough. `leeway`: seconds of clock difference forgiven, at
     most 30. `max_staleness`: seconds for which the last known revocations serve while the issuer cannot be heard; None
-    for ever. `cache_size`: verified tokens remembered at most. `transport` and `clock` are for tests (`testing.py`).
+    for ever. `cache_size`: verified tokens remembered at most. `client_id` and `client_secret`: this service's own,
+    with the scope `revocations:read`, for an issuer whose feed is not public. `transport` and `clock` are for tests
+    (`testing.py`).
 
     Open it with `lifespan` or `async with`; several times is as good as once. A verifier that nobody opened opens
     itself at the first token, and is closed with its event loop.
@@ -62,6 +66,8 @@ class Verifier:
         leeway: float = 5.0,
         max_staleness: float | None = DEFAULT_MAX_STALENESS,
         cache_size: int = 8192,
+        client_id: str | None = None,
+        client_secret: str | None = None,
         transport: httpx2.AsyncBaseTransport | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -73,6 +79,9 @@ class Verifier:
             raise ValueError(f"leeway must be from 0 to {MAX_LEEWAY} seconds")
         if max_staleness is not None and not max_staleness > 0:
             raise ValueError("max_staleness must be a positive number of seconds, or None")
+        if bool(client_id) != bool(client_secret):
+            raise ValueError("client_id and client_secret belong together")
+        self._credentials = ClientCredentials(client_id, client_secret) if client_id and client_secret else None
         self._leeway = leeway
         self._max_staleness = max_staleness
         self._transport = transport
@@ -80,7 +89,7 @@ class Verifier:
         self.revocations = RevocationSet()
         """What is revoked, as far as it is known here."""
         self._keys = KeySource(self._clock)
-        self._feed = RevocationFeed(self.issuer, self.revocations, self._clock)
+        self._service_token, self._feed = self._follower()
         self._cache = TokenCache(cache_size)
         self._watches: set[_Watch] = set()
         self._metrics = metrics()
@@ -104,20 +113,10 @@ class Verifier:
     def from_env(cls, environment: Mapping[str, str] = os.environ, **options: Any) -> Self:
         """A verifier of `AUTH_ISSUER` for `AUTH_AUDIENCE` (one name, or several with commas between them).
 
-        Raises ValueError, which names the variable that is missing or wrong.
+        Where the feed is not public: `AUTH_CLIENT_ID`, and `AUTH_CLIENT_SECRET` or the file that
+        `AUTH_CLIENT_SECRET_FILE` names. Raises ValueError, which names the variable that is missing or wrong.
         """
-        values = {name: environment.get(name, "").strip() for name in ("AUTH_ISSUER", "AUTH_AUDIENCE")}
-        for name, value in values.items():
-            if not value:
-                raise ValueError(f"{name} is not set")
-        audience = [part.strip() for part in values["AUTH_AUDIENCE"].split(",")]
-        try:
-            checked_issuer(values["AUTH_ISSUER"])
-        except ValueError as exc:
-            raise ValueError(f"AUTH_ISSUER: {exc}") from None
-        if not all(audience):
-            raise ValueError("AUTH_AUDIENCE: a name is empty")
-        return cls(values["AUTH_ISSUER"], audience=audience, **options)
+        return cls(**{**verifier_options(environment), **options})
 
     async def verify(self, access_token: str) -> AccessTokenClaims:
         """The claims of a good token.
@@ -197,7 +196,11 @@ class Verifier:
         self._transport, self._clock = transport, clock
         self.revocations = RevocationSet()
         self._keys = KeySource(clock)
-        self._feed = RevocationFeed(self.issuer, self.revocations, clock)
+        self._service_token, self._feed = self._follower()
+
+    def _follower(self) -> tuple[ServiceTokenSource | None, RevocationFeed]:
+        token = ServiceTokenSource(self._credentials, self._clock) if self._credentials else None
+        return token, RevocationFeed(self.issuer, self.revocations, self._clock, token=token)
 
     async def open(self) -> None:
         """Start to follow the issuer, and wait a moment for its keys and its revocations.
@@ -257,17 +260,19 @@ class Verifier:
     async def _started(self, loop: asyncio.AbstractEventLoop) -> "_Running":
         client = IssuerClient(self.issuer, transport=self._transport)
         live = asyncio.Event()
-        tasks = (
+        tasks = [
             loop.create_task(self._keys.follow(client)),
             loop.create_task(self._feed.follow(client, on_live=live.set)),
             loop.create_task(self._report()),
-        )
+        ]
+        if self._service_token is not None:
+            tasks.append(loop.create_task(self._service_token.follow(client)))
         with contextlib.suppress(TimeoutError, asyncio.CancelledError):  # cancelled: closed before it was open
             async with asyncio.timeout(_START_PATIENCE):
                 await live.wait()
                 if not len(self._keys):
                     await self._keys.refresh()
-        return _Running(loop, client, tasks)
+        return _Running(loop, client, tuple(tasks))
 
     async def _report(self) -> None:
         """Bring the metrics up to date once a second, for as long as this runs."""

@@ -5,6 +5,7 @@ Loaded by schemathesis itself, in a process of its own, as its module of hooks (
 
 import itertools
 import os
+from base64 import b64encode
 from typing import Any
 
 import httpx2
@@ -12,6 +13,9 @@ import schemathesis
 
 SERVICE_VARIABLE = "FUZZED_SERVICE"
 """Names the environment variable that holds the service's address."""
+
+CLIENT_VARIABLE = "FUZZING_CLIENT"
+"""Names the environment variable that holds the id and the secret of a service client, with a colon between."""
 
 _numbers = itertools.count(1)
 
@@ -31,4 +35,8 @@ class FuzzUser:
         return access_token
 
     def set(self, case: Any, data: str, _context: Any) -> None:
-        case.headers["Authorization"] = f"Bearer {data}"
+        if case.path.startswith("/oauth/"):
+            credentials = b64encode(os.environ[CLIENT_VARIABLE].encode()).decode()
+            case.headers["Authorization"] = f"Basic {credentials}"
+        else:
+            case.headers["Authorization"] = f"Bearer {data}"

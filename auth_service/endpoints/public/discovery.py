@@ -7,9 +7,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from auth_service.endpoints import schemas
+from auth_service.endpoints.client_authentication import METHODS
 from auth_service.endpoints.conditional import etag_matches
 from auth_service.endpoints.operation import Answer, Operation
-from auth_service.endpoints.public import revocations
+from auth_service.endpoints.public import oauth, revocations
 from auth_service.errors import Unavailable
 from auth_service.keys.key_ring import KeyRing
 from auth_service.keys.schedule import JWKS_MAX_AGE
@@ -31,8 +32,14 @@ class DiscoveryEndpoints:
                 "issuer": issuer,
                 "jwks_uri": f"{issuer}{JWKS_PATH}",
                 "revocation_feed_endpoint": f"{issuer}{revocations.PATH}",
+                "token_endpoint": f"{issuer}{oauth.TOKEN_PATH}",
+                "token_endpoint_auth_methods_supported": [*METHODS, "none"],
+                "revocation_endpoint": f"{issuer}{oauth.REVOCATION_PATH}",
+                "revocation_endpoint_auth_methods_supported": [*METHODS, "none"],
+                "introspection_endpoint": f"{issuer}{oauth.INTROSPECTION_PATH}",
+                "introspection_endpoint_auth_methods_supported": METHODS,
                 "response_types_supported": [],
-                "grant_types_supported": [],
+                "grant_types_supported": oauth.GRANT_TYPES,
                 "service_documentation": f"{issuer}/docs",
             }
         ).encode()

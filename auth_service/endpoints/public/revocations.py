@@ -1,4 +1,4 @@
-"""`/revocations`: the revocation feed, as an event stream or, once, as JSON. Public, like the JWKS: it names nobody."""
+"""`/revocations`: the revocation feed, as an event stream or, once, as JSON. It names nobody, so it may be public."""
 
 import math
 import re
@@ -11,6 +11,7 @@ from auth_service.edge.stream_limit import StreamLimit
 from auth_service.endpoints import event_stream, schemas
 from auth_service.endpoints.conditional import etag_matches
 from auth_service.endpoints.event_stream import EventStream
+from auth_service.endpoints.feed_access import FeedAccess
 from auth_service.endpoints.operation import Answer, Operation
 from auth_service.revocation.feed import RevocationFeed
 
@@ -20,10 +21,14 @@ _REFUSED = re.compile(r"q\s*=\s*0(\.0*)?")
 
 
 class RevocationEndpoints:
-    """What verifiers follow, so that a revoked token stops working everywhere without a question per request."""
+    """What verifiers follow, so that a revoked token stops working everywhere without a question per request.
 
-    def __init__(self, *, feed: RevocationFeed) -> None:
+    `access`: who may; None: everybody.
+    """
+
+    def __init__(self, *, feed: RevocationFeed, access: FeedAccess | None) -> None:
         self._feed = feed
+        self._access = access
         self._streams = StreamLimit(_STREAMS_PER_ADDRESS)
 
     def operations(self) -> Iterable[Operation]:
@@ -48,10 +53,14 @@ class RevocationEndpoints:
                 ),
                 304: Answer("It has not changed.", headers=headers),
             },
-            problems=(429, 503),
+            problems=(429, 503) if self._access is None else (403, 429, 503),
+            credentials=() if self._access is None else ("bearer",),
+            anonymous=self._access is None,
         )
 
     async def revocations(self, request: Request) -> Response:
+        if self._access is not None:
+            await self._access.require(request)
         if _wants_stream(request):
             self._feed.known_at()
             return EventStream(self._feed.events(), place=self._streams.place(request.state.client_address))

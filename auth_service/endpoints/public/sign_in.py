@@ -13,10 +13,9 @@ from auth_service.endpoints.body import parse_body
 from auth_service.endpoints.json_response import json_response
 from auth_service.endpoints.operation import Answer, Operation
 from auth_service.endpoints.presented import PresentedSessions
+from auth_service.endpoints.request_source import source_of
 from auth_service.sessions.issuing import IssuedTokens
 from auth_service.sessions.session import Device, Opening
-
-_USER_AGENT_LENGTH = 256
 
 
 class SignInEndpoints:
@@ -87,6 +86,5 @@ def _respond(tokens: IssuedTokens, *, status: int) -> Response:
 
 
 def _device(request: Request) -> Device:
-    user_agent = request.headers.get("user-agent", "")
-    printable = "".join(character for character in user_agent if character.isprintable())
-    return Device(request.state.client_address, printable[:_USER_AGENT_LENGTH] or None)
+    source = source_of(request)
+    return Device(source.ip, source.user_agent)

@@ -1,0 +1,70 @@
+"""Whether an access token is good now, asked of PostgreSQL itself: no feed, no cache, no look-back."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from auth_service.accounts.clients import Clients
+from auth_service.keys.key_ring import KeyRing
+from auth_service.revocation import journal
+from auth_service.sessions.store import SessionStore
+from auth_service.stores.database import Database
+from auth_service.tokens.access_token import SignedPayload
+from auth_service.tokens.subject import Subject
+from auth_service.verifier.claims import AccessTokenClaims
+from auth_service.verifier.errors import InvalidClaim, RevokedToken
+from auth_service.verifier.revocations import Kind
+
+
+@dataclass(frozen=True, slots=True)
+class LiveAccessToken:
+    """A good access token. `subject` is the user as they are now; None: it is a client's own."""
+
+    claims: AccessTokenClaims
+    subject: Subject | None
+
+
+class LiveTokens:
+    """Reads access tokens of this issuer, of users and of clients. Raises Unavailable when PostgreSQL is away."""
+
+    def __init__(
+        self, *, issuer: str, database: Database, keys: KeyRing, sessions: SessionStore, clients: Clients
+    ) -> None:
+        self._issuer = issuer
+        self._database = database
+        self._keys = keys
+        self._sessions = sessions
+        self._clients = clients
+
+    async def access_token(self, text: str) -> LiveAccessToken:
+        """What `text` says, for whatever audience. Raises InvalidToken: also for an ended session, a removed client."""
+        signed = SignedPayload.parse(text, keys=self._keys)
+        if "sid" in signed.claims:
+            standing = await self._sessions.standing(_session_id(signed))
+            claims = self._checked(signed, standing.now)
+            if standing.alive is None:
+                raise RevokedToken("its session has ended")
+            session, subject = standing.alive
+            if (claims.subject, claims.client_id) != (str(session.user_id), session.client_id):
+                raise InvalidClaim("sid", "the session is another user's or client's")
+            live = LiveAccessToken(claims, subject)
+        else:
+            claims = self._checked(signed, await self._database.now())
+            if claims.subject != claims.client_id or not await self._clients.exists(claims.client_id):
+                raise RevokedToken("its client has been removed")
+            live = LiveAccessToken(claims, None)
+        names: list[tuple[Kind, str]] = [("j", claims.token_id), ("c", claims.client_id), ("k", signed.kid)]
+        if await journal.holds(self._database, names):
+            raise RevokedToken("it has been revoked")
+        return live
+
+    def _checked(self, signed: SignedPayload, now: datetime) -> AccessTokenClaims:
+        return AccessTokenClaims.parse(signed.claims, issuer=self._issuer, audience=(), now=now.timestamp())
+
+
+def _session_id(signed: SignedPayload) -> UUID:
+    value = signed.claims["sid"]
+    try:
+        return UUID(value if isinstance(value, str) else "")
+    except ValueError:
+        raise InvalidClaim("sid", "not a session") from None

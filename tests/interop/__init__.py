@@ -1,0 +1,1 @@
+"""Independent clients, in Python and JavaScript, against the service as it is served."""

@@ -243,6 +243,7 @@ def _public_operations(parts: Parts, feed: RevocationFeed, origins: Origins) -> 
     )
     refresh = RefreshProtocol(
         issuer=settings.issuer,
+        database=parts.database,
         keys=parts.keys,
         sessions=parts.sessions,
         rotations=parts.rotations,

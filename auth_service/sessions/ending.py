@@ -5,13 +5,16 @@ a refresh token of the session meets the row, an access token meets the journal.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal
 from uuid import UUID
 
 import structlog
 
+from auth_service import audit
+from auth_service.audit import Action, Actor, Source
 from auth_service.errors import Unavailable
 from auth_service.revocation import journal
 from auth_service.revocation.announcer import Announcer
@@ -30,6 +33,8 @@ WITH doomed AS (
 UPDATE sessions SET revoked_at = $2, revoked_reason = $3 WHERE id IN (SELECT id FROM doomed) RETURNING id
 """
 
+_ACTIONS: dict[str, Action] = {"logout": "session.logout", "reuse": "session.reuse", "admin": "session.revoked"}
+
 _PUSH_TIMEOUT = 1.0  # seconds: a Redis that hangs must not hold up a logout
 
 _log = structlog.get_logger(__name__)
@@ -44,6 +49,8 @@ class Ended:
 
     session_ids: Sequence[UUID]
     entries: Sequence[Entry]
+    owners: Mapping[UUID, UUID]
+    """The sessions that were alive until then, and whose each was."""
 
 
 class SessionEnding:
@@ -54,37 +61,58 @@ class SessionEnding:
         self._rotations = rotations
         self._announcer = announcer
 
-    async def end(self, session_ids: Sequence[UUID], *, reason: EndReason) -> None:
-        """End these sessions. One that has ended stays as it is; one whose row is gone is journaled all the same."""
+    async def end(
+        self, session_ids: Sequence[UUID], *, reason: Literal["logout", "reuse", "admin"], by: Actor | Source
+    ) -> None:
+        """End these sessions, with an event for each that was alive. One that has ended stays as it is; one whose row
+        is gone is journaled all the same.
+
+        `by` a Source alone: each session's own user, who has shown a token of it.
+        """
         if not session_ids:
             return
         async with self._database.transaction() as transaction:
             now = await read_time(transaction, self._database.clock)
             ended = await self.end_within(transaction, session_ids, reason=reason, now=now)
+            for session_id, user_id in ended.owners.items():
+                await audit.record(
+                    transaction,
+                    _ACTIONS[reason],
+                    by=by if isinstance(by, Actor) else Actor("user", str(user_id), by),
+                    now=now,
+                    target=("session", str(session_id)),
+                    user=str(user_id),
+                )
         await self.announce(ended)
 
     async def end_within(
         self, transaction: Statements, session_ids: Sequence[UUID], *, reason: EndReason, now: datetime
     ) -> Ended:
-        """The same, inside the caller's transaction: `announce` what it answers once that is committed."""
+        """The same, inside the caller's transaction, which records the event: `announce` what it answers once that is
+        committed."""
         ordered = sorted(set(session_ids))
+        owners = {}
         for session_id in ordered:
-            await transaction.rows(
-                "UPDATE sessions SET revoked_at = $2, revoked_reason = $3 WHERE id = $1 AND revoked_at IS NULL",
+            row = await transaction.row(
+                "UPDATE sessions SET revoked_at = $2, revoked_reason = $3 WHERE id = $1 AND revoked_at IS NULL"
+                " RETURNING user_id",
                 session_id,
                 now,
                 reason,
             )
-        return Ended(ordered, await journal.revoke(transaction, "s", map(str, ordered), reason=reason, now=now))
+            if row is not None:
+                owners[session_id] = row["user_id"]
+        return Ended(ordered, await journal.revoke(transaction, "s", map(str, ordered), reason=reason, now=now), owners)
 
     async def end_all_of_user(
         self, transaction: Statements, user_id: UUID, *, reason: EndReason, now: datetime, keep: UUID | None = None
     ) -> Ended:
-        """End a user's sessions but `keep`, inside the caller's transaction, which has changed the user's row already:
-        `announce` what it answers once that is committed."""
+        """End a user's sessions but `keep`, inside the caller's transaction, which has changed or locked the user's row
+        already and records the event: `announce` what it answers once that is committed."""
         rows = await transaction.rows(_END_ALL, user_id, now, reason, keep)
         ended = [row["id"] for row in rows]
-        return Ended(ended, await journal.revoke(transaction, "s", map(str, ended), reason=reason, now=now))
+        entries = await journal.revoke(transaction, "s", map(str, ended), reason=reason, now=now)
+        return Ended(ended, entries, dict.fromkeys(ended, user_id))
 
     async def announce(self, ended: Ended) -> None:
         """Tell the verifiers, and Redis, about sessions whose end is committed. Never fails: PostgreSQL has the last

@@ -54,11 +54,11 @@ class Stores:
         self.postgresql.drop_database(url.rpartition("/")[2])
 
     def empty(self, url: str) -> None:
-        """Remove every user, session and revocation; the signing key stays, since making one takes long."""
+        """Remove what tests have written. The signing key stays, since making one takes long."""
 
         async def truncate() -> None:
             connection = await asyncpg.connect(url)
-            await connection.execute("TRUNCATE users, sessions, revocations")
+            await connection.execute("TRUNCATE users, sessions, revocations, clients, audit_events")
             await connection.close()
 
         asyncio.run(truncate())

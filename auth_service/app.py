@@ -22,8 +22,12 @@ from auth_service.edge.problems import EXCEPTION_HANDLERS
 from auth_service.edge.request_context import RequestContext
 from auth_service.edge.unexpected_errors import UnexpectedErrors
 from auth_service.endpoints.bearer import BearerAuthentication
+from auth_service.endpoints.internal.administrator import AdminAuthentication
+from auth_service.endpoints.internal.audit_events import AuditEndpoints
 from auth_service.endpoints.internal.health import HealthEndpoints
 from auth_service.endpoints.internal.metrics import MetricsEndpoints
+from auth_service.endpoints.internal.sessions import SessionAdministration
+from auth_service.endpoints.internal.users import UserAdministration
 from auth_service.endpoints.operation import Operation, routes
 from auth_service.endpoints.presented import PresentedSessions
 from auth_service.endpoints.public.account import AccountEndpoints
@@ -33,10 +37,12 @@ from auth_service.endpoints.public.revocations import RevocationEndpoints
 from auth_service.endpoints.public.sessions import SessionEndpoints
 from auth_service.endpoints.public.sign_in import SignInEndpoints
 from auth_service.errors import Unavailable
+from auth_service.jobs import Jobs
 from auth_service.keys.encryption import KeyCipher, WrongEncryptionKey
 from auth_service.keys.key_ring import KeyRing
 from auth_service.keys.store import SigningKeyStore
 from auth_service.openapi import openapi_document
+from auth_service.pruning import pruning_jobs
 from auth_service.readiness import Readiness
 from auth_service.revocation.announcer import Announcer
 from auth_service.revocation.feed import RevocationFeed
@@ -99,6 +105,7 @@ class Application:
         parts: Parts,
         follower: Follower,
         feed: RevocationFeed,
+        jobs: Jobs,
         public: Starlette,
         internal: Starlette,
         readiness: Readiness,
@@ -106,6 +113,7 @@ class Application:
         self.parts = parts
         self.follower = follower
         self.feed = feed
+        self.jobs = jobs
         self.public = public
         self.internal = internal
         self.readiness = readiness
@@ -124,6 +132,7 @@ class Application:
         """Open everything, serve, then write down and close everything."""
         await self.parts.open()
         self.parts.checkpoints.start()
+        self.jobs.start()
         await self.follower.start()
         boot = asyncio.create_task(self._boot())
         try:
@@ -135,6 +144,7 @@ class Application:
             boot.cancel()
             await asyncio.wait({boot})
             try:
+                await self.jobs.stop()
                 await self.follower.stop()
                 await self.parts.checkpoints.stop()
             finally:
@@ -207,10 +217,10 @@ def create_app(settings: Settings, clock: Clock | None = None) -> Application:
     """The service, not yet open: its lifespan opens it."""
     parts = Parts(settings, clock or Clock())
     readiness = Readiness()
-    health = HealthEndpoints(
-        readiness=readiness, stores={"postgresql": parts.database.now, "redis": parts.rotations.answers}
+    bearer = BearerAuthentication(
+        issuer=settings.issuer, client_id=settings.first_party_client_id, keys=parts.keys, sessions=parts.sessions
     )
-    internal = _starlette(settings, [*health.operations(), *MetricsEndpoints().operations()], middleware=[], quiet=True)
+    internal = _starlette(settings, _internal_operations(parts, readiness, bearer), middleware=[], quiet=True)
     origins = Origins(settings.issuer, settings.allowed_origins)
     follower = Follower(
         database=Database(settings.database_url.get_secret_value(), parts.database.clock, pool_size=1),
@@ -218,18 +228,41 @@ def create_app(settings: Settings, clock: Clock | None = None) -> Application:
         live_set=parts.live_set,
     )
     feed = RevocationFeed(parts.live_set, follower.freshness, issuer=settings.issuer)
-    operations, assets = _public_operations(parts, feed, origins)
+    operations, assets = _public_operations(parts, feed, origins, bearer)
     public = _starlette(settings, [*operations, *assets], middleware=[origins.cors()], quiet=False)
-    application = Application(parts, follower, feed, public, internal, readiness)
+    jobs = Jobs(parts.database, list(pruning_jobs(settings)))
+    application = Application(parts, follower, feed, jobs, public, internal, readiness)
     public.router.lifespan_context = lambda _app: application.lifespan()
     return application
 
 
-def _public_operations(parts: Parts, feed: RevocationFeed, origins: Origins) -> tuple[list[Operation], list[Operation]]:
+def _internal_operations(parts: Parts, readiness: Readiness, bearer: BearerAuthentication) -> list[Operation]:
     settings = parts.settings
-    bearer = BearerAuthentication(
-        issuer=settings.issuer, client_id=settings.first_party_client_id, keys=parts.keys, sessions=parts.sessions
-    )
+    admin = AdminAuthentication(issuer=settings.issuer, keys=parts.keys, bearer=bearer, database=parts.database)
+    operations = [
+        *HealthEndpoints(
+            readiness=readiness, stores={"postgresql": parts.database.now, "redis": parts.rotations.answers}
+        ).operations(),
+        *MetricsEndpoints().operations(),
+        *UserAdministration(
+            users=parts.users,
+            passwords=parts.passwords,
+            admin=admin,
+            password_min_length=settings.password_min_length,
+        ).operations(),
+        *SessionAdministration(
+            users=parts.users, sessions=parts.sessions, ending=parts.ending, admin=admin
+        ).operations(),
+        *AuditEndpoints(database=parts.database, admin=admin).operations(),
+        *DocumentationEndpoints(document=lambda: openapi_document(operations, server="/")).document(),
+    ]
+    return operations
+
+
+def _public_operations(
+    parts: Parts, feed: RevocationFeed, origins: Origins, bearer: BearerAuthentication
+) -> tuple[list[Operation], list[Operation]]:
+    settings = parts.settings
     presented = PresentedSessions(issuer=settings.issuer, keys=parts.keys)
     sign_in = SignIn(
         database=parts.database,
@@ -251,7 +284,7 @@ def _public_operations(parts: Parts, feed: RevocationFeed, origins: Origins) -> 
         ending=parts.ending,
         tokens=parts.tokens,
     )
-    documentation = DocumentationEndpoints(document=lambda: openapi_document(operations, issuer=settings.issuer))
+    documentation = DocumentationEndpoints(document=lambda: openapi_document(operations, server=settings.issuer))
     operations = [
         *SignInEndpoints(sign_in=sign_in, presented=presented, origins=origins).operations(),
         *SessionEndpoints(

@@ -6,8 +6,10 @@
     ├── InvalidBearer               401, RFC 6750 §3
     ├── RefreshRefused              401, with why
     ├── OriginRefused               403, with which rule
+    ├── InsufficientScope           403, RFC 6750 §3.1
     ├── NotFound                    404
     ├── Taken                       409, with what
+    ├── OwnAccount                  409, what an administrator may not do to themselves
     ├── PayloadTooLarge             413
     ├── UnsupportedMediaType        415
     ├── WeakPassword                422, with the rule that was not met
@@ -108,6 +110,18 @@ class OriginRefused(ServiceError):
         super().__init__()
 
 
+class InsufficientScope(ServiceError):
+    """The access token is good, but `scope` is not in it, or its bearer does not hold that any more."""
+
+    status = 403
+    code = "insufficient_scope"
+
+    def __init__(self, scope: str, reason: str) -> None:
+        self.scope = scope
+        self.detail = f"The access token needs the scope {scope}, and its bearer must hold it now."
+        super().__init__(reason)
+
+
 class NotFound(ServiceError):
     """There is no such thing, or it is somebody else's."""
 
@@ -126,6 +140,17 @@ class Taken(ServiceError):
         self.detail = f"Another account has this {'e-mail address' if field == 'email' else 'user name'}."
         self.fields = ((field, "taken"),)
         super().__init__()
+
+
+class OwnAccount(ServiceError):
+    """An administrator would lock themselves out."""
+
+    status = 409
+    code = "own_account"
+    detail = (
+        "This would lock you out: your own account can be disabled, deleted or lose auth:admin only by another "
+        "administrator or on the command line."
+    )
 
 
 class PayloadTooLarge(ServiceError):

@@ -15,10 +15,12 @@ from auth_service.endpoints import refresh_cookie, schemas
 from auth_service.endpoints.body import MAX_BYTES
 from auth_service.endpoints.operation import Answer, Operation
 from auth_service.errors import (
+    InsufficientScope,
     InvalidBearer,
     InvalidRequest,
     NotFound,
     OriginRefused,
+    OwnAccount,
     PayloadTooLarge,
     ServiceError,
     Taken,
@@ -37,6 +39,10 @@ Refusals are problem details (RFC 9457) with a stable `code`; `errors` names the
 carries `X-Request-ID`: the id sent with the request, or a new one. The log knows the request by it."""
 
 _TAGS = {
+    "Users": "Accounts, as an administrator keeps them.",
+    "Audit": "Who did what, to what, and from where.",
+    "Health": "Is this process alive, and may it be sent traffic?",
+    "Metrics": "Numbers for Prometheus.",
     "Accounts": "Who somebody is: making an account and changing one's own.",
     "Sessions": "Signing in, staying signed in, and ending it.",
     "Discovery": "What a verifier needs to know of this issuer.",
@@ -83,6 +89,19 @@ _PROBLEMS: dict[int, tuple[str, str, ServiceError]] = {
     ),
 }
 
+_ADMIN_PROBLEMS: dict[int, tuple[str, str, ServiceError]] = {
+    403: (
+        "InsufficientScope",
+        "`insufficient_scope`: the access token lacks `auth:admin`, or its bearer does not hold that any more.",
+        InsufficientScope("auth:admin", "an example"),
+    ),
+    409: (
+        "Conflict",
+        "`email_taken` or `username_taken`: another account has it. `own_account`: you would lock yourself out.",
+        OwnAccount(),
+    ),
+}
+
 _RETRY_AFTER: dict[str, Any] = {
     "Retry-After": {"required": True, "description": "Seconds.", "schema": {"type": "integer", "minimum": 1}}
 }
@@ -94,14 +113,43 @@ _HEADERS: dict[int, dict[str, Any]] = {
 }
 
 
-def openapi_document(operations: Iterable[Operation], *, issuer: str) -> dict[str, Any]:
-    """The document for `operations`, as JSON-ready values."""
+_SECURITY_SCHEMES: dict[str, dict[str, str]] = {
+    "bearer": {
+        "type": "http",
+        "scheme": "bearer",
+        "bearerFormat": "at+jwt",
+        "description": "The access token of a first-party session.",
+    },
+    "admin_bearer": {
+        "type": "http",
+        "scheme": "bearer",
+        "bearerFormat": "at+jwt",
+        "description": "An access token with the scope `auth:admin`, which a login gives only when it asks for it, and "
+        "whose `aud` is this issuer alone.",
+    },
+    "refresh_cookie": {
+        "type": "apiKey",
+        "in": "cookie",
+        "name": refresh_cookie.NAME,
+        "description": "The refresh token of a session whose transport is the cookie. The request needs an allowed "
+        "`Origin`.",
+    },
+}
+
+
+def openapi_document(operations: Iterable[Operation], *, server: str) -> dict[str, Any]:
+    """The document for `operations`, which are found at `server`, as JSON-ready values."""
     operations = list(operations)
     models = _Models(operations)
     paths: dict[str, dict[str, Any]] = {}
     for operation in operations:
         paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation, models)
-    used = {status for operation in operations for status in _problem_statuses(operation)}
+    used = {
+        name: (description, refusal)
+        for operation in operations
+        for name, description, refusal in _refusals(operation).values()
+    }
+    schemes = {credential for operation in operations for credential in operation.credentials}
     tags = {operation.tag for operation in operations}
     return {
         "openapi": "3.1.0",
@@ -111,27 +159,13 @@ def openapi_document(operations: Iterable[Operation], *, issuer: str) -> dict[st
             "description": _DESCRIPTION,
             "license": {"name": "MIT", "identifier": "MIT"},
         },
-        "servers": [{"url": issuer}],
+        "servers": [{"url": server}],
         "tags": [{"name": name, "description": text} for name, text in _TAGS.items() if name in tags],
         "paths": paths,
         "components": {
             "schemas": models.components,
-            "responses": {_PROBLEMS[status][0]: _problem(status, models) for status in sorted(used)},
-            "securitySchemes": {
-                "bearer": {
-                    "type": "http",
-                    "scheme": "bearer",
-                    "bearerFormat": "at+jwt",
-                    "description": "The access token of a first-party session.",
-                },
-                "refresh_cookie": {
-                    "type": "apiKey",
-                    "in": "cookie",
-                    "name": refresh_cookie.NAME,
-                    "description": "The refresh token of a session whose transport is the cookie. The request needs "
-                    "an allowed `Origin`.",
-                },
-            },
+            "responses": {name: _problem(*described, models) for name, described in sorted(used.items())},
+            "securitySchemes": {name: scheme for name, scheme in _SECURITY_SCHEMES.items() if name in schemes},
         },
     }
 
@@ -146,11 +180,15 @@ def _operation(operation: Operation, models: "_Models") -> dict[str, Any]:
         described["security"] = [{credential: []} for credential in operation.credentials]
         if operation.anonymous:
             described["security"].append({})
-    if operation.path_parameters:
-        described["parameters"] = [
-            {"name": name, "in": "path", "required": True, "schema": schema}
-            for name, schema in operation.path_parameters.items()
-        ]
+    parameters = [
+        {"name": name, "in": "path", "required": True, "schema": schema}
+        for name, schema in operation.path_parameters.items()
+    ]
+    if operation.query is not None:
+        properties = operation.query.model_json_schema(schema_generator=_Schema)["properties"]
+        parameters += [{"name": name, "in": "query", "schema": schema} for name, schema in properties.items()]
+    if parameters:
+        described["parameters"] = parameters
     if operation.body is not None:
         described["requestBody"] = {
             "required": operation.body_required,
@@ -159,11 +197,16 @@ def _operation(operation: Operation, models: "_Models") -> dict[str, Any]:
     described["responses"] = {
         **{str(status): _answer(answer, models) for status, answer in operation.answers.items()},
         **{
-            str(status): {"$ref": _RESPONSE.format(name=_PROBLEMS[status][0])}
-            for status in sorted(_problem_statuses(operation))
+            str(status): {"$ref": _RESPONSE.format(name=name)}
+            for status, (name, *_) in sorted(_refusals(operation).items())
         },
     }
     return described
+
+
+def _refusals(operation: Operation) -> dict[int, tuple[str, str, ServiceError]]:
+    table = _PROBLEMS | _ADMIN_PROBLEMS if "admin_bearer" in operation.credentials else _PROBLEMS
+    return {status: table[status] for status in _problem_statuses(operation)}
 
 
 def _problem_statuses(operation: Operation) -> set[int]:
@@ -174,6 +217,8 @@ def _problem_statuses(operation: Operation) -> set[int]:
         statuses |= {400, 413, 415}
     if "bearer" in operation.credentials:
         statuses |= {400, 401}
+    if "admin_bearer" in operation.credentials:
+        statuses |= {400, 401, 403}
     return statuses
 
 
@@ -191,11 +236,10 @@ def _answer(answer: Answer, models: "_Models") -> dict[str, Any]:
     return described
 
 
-def _problem(status: int, models: "_Models") -> dict[str, Any]:
-    _name, description, refusal = _PROBLEMS[status]
+def _problem(description: str, refusal: ServiceError, models: "_Models") -> dict[str, Any]:
     described: dict[str, Any] = {"description": description}
-    if status in _HEADERS:
-        described["headers"] = _HEADERS[status]
+    if refusal.status in _HEADERS:
+        described["headers"] = _HEADERS[refusal.status]
     schema = models.schema(schemas.Problem, "serialization")
     described["content"] = {MEDIA_TYPE: {"schema": schema, "example": json.loads(bytes(render(refusal).body))}}
     return described

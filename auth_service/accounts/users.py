@@ -66,6 +66,13 @@ class Users:
             raise NotFound("no such user")
         return account
 
+    async def get(self, user_id: UUID) -> Account:
+        """The account with this id. Raises NotFound."""
+        row = await self._database.row("SELECT * FROM users WHERE id = $1", user_id)
+        if row is None:
+            raise NotFound("no such user")
+        return _account(row)
+
     async def page(self, *, search: str = "", after: str = "", limit: int = 100) -> Sequence[Account]:
         """Accounts in the order of their user names, from the one after `after`, that contain `search`."""
         rows = await self._database.rows(

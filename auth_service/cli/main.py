@@ -16,6 +16,7 @@ _COMMANDS = {
     "check": ("auth_service.cli.check:check", "Say what is wrong, and how to mend it."),
     "users": ("auth_service.cli.users:users", "Add, list, disable, import and otherwise keep users."),
     "sessions": ("auth_service.cli.sessions:sessions", "List and revoke sessions."),
+    "audit": ("auth_service.cli.audit:audit", "Read who did what, to what, and from where."),
 }
 
 

@@ -9,7 +9,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ExceptionHandler
 
-from auth_service.errors import InvalidBearer, ServiceError
+from auth_service.errors import InsufficientScope, InvalidBearer, ServiceError
 
 MEDIA_TYPE = "application/problem+json"
 REALM = "auth-service"
@@ -49,6 +49,10 @@ def render(exc: ServiceError) -> Response:
         if isinstance(exc, InvalidBearer) and exc.presented:
             challenge += f', error="{exc.code}", error_description="{exc.detail}"'
         headers["WWW-Authenticate"] = challenge
+    if isinstance(exc, InsufficientScope):
+        headers["WWW-Authenticate"] = (
+            f'Bearer realm="{REALM}", error="{exc.code}", error_description="{exc.detail}", scope="{exc.scope}"'
+        )
     if exc.retry_after is not None:
         headers["Retry-After"] = str(exc.retry_after)
     return problem(exc.status, exc.code, exc.detail, fields=exc.fields, headers=headers)

@@ -11,7 +11,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 Handler = Callable[[Request], Awaitable[Response]]
-Credential = Literal["bearer", "refresh_cookie"]
+Credential = Literal["bearer", "refresh_cookie", "admin_bearer"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,7 @@ class Operation:
     problems: tuple[int, ...] = ()
     body: type[BaseModel] | None = None
     body_required: bool = True
+    query: type[BaseModel] | None = None
     credentials: tuple[Credential, ...] = ()
     anonymous: bool = True
     path_parameters: dict[str, dict[str, Any]] = field(default_factory=dict)

@@ -182,7 +182,8 @@ async def test_under_load_nothing_that_lives_is_touched(settings: Callable[..., 
                 name = {"username": f"u{number}", "email": f"u{number}@example.com", "password": PASSWORD}
                 status, body = await connection.post("/user/register", name)
                 assert status == 201, body
-                alive, ended = [body["refresh_token"]], []
+                alive: list[str] = [body["refresh_token"]]
+                ended: list[str] = []
                 login = {"username": name["username"], "password": PASSWORD}
                 while pruning or len(ended) < 2:
                     status, body = await connection.post("/user/login", login)

@@ -28,11 +28,15 @@ from auth_service.edge.request_context import RequestContext
 from auth_service.edge.unexpected_errors import UnexpectedErrors
 from auth_service.endpoints.bearer import BearerAuthentication
 from auth_service.endpoints.client_authentication import ClientAuthentication
-from auth_service.endpoints.feed_access import FeedAccess
+from auth_service.endpoints.internal.administrator import AdminAuthentication
+from auth_service.endpoints.internal.audit_events import AuditEndpoints
 from auth_service.endpoints.internal.health import HealthEndpoints
 from auth_service.endpoints.internal.metrics import MetricsEndpoints
+from auth_service.endpoints.internal.sessions import SessionAdministration
+from auth_service.endpoints.internal.users import UserAdministration
 from auth_service.endpoints.operation import Operation, routes
 from auth_service.endpoints.presented import PresentedSessions
+from auth_service.endpoints.privileged import PrivilegedAccess
 from auth_service.endpoints.public.account import AccountEndpoints
 from auth_service.endpoints.public.discovery import DiscoveryEndpoints
 from auth_service.endpoints.public.documentation import DocumentationEndpoints
@@ -50,6 +54,7 @@ from auth_service.keys.rewrapping import KeyRewrapping
 from auth_service.keys.schedule import Terms
 from auth_service.keys.store import SigningKeyStore
 from auth_service.openapi import openapi_document
+from auth_service.pruning import pruning_jobs
 from auth_service.readiness import Readiness
 from auth_service.revocation.announcer import Announcer
 from auth_service.revocation.feed import RevocationFeed
@@ -132,15 +137,16 @@ class Application:
         parts: Parts,
         follower: Follower,
         feed: RevocationFeed,
+        jobs: Jobs,
         public: Starlette,
         internal: Starlette,
         readiness: Readiness,
     ) -> None:
         self.parts = parts
-        self.jobs = Jobs(parts.database, [parts.key_life_cycle.job])
         self.key_follower = KeyFollower(parts.key_store, parts.keys)
         self.follower = follower
         self.feed = feed
+        self.jobs = jobs
         self.public = public
         self.internal = internal
         self.readiness = readiness
@@ -159,6 +165,7 @@ class Application:
         """Open everything, serve, then write down and close everything."""
         await self.parts.open()
         self.parts.checkpoints.start()
+        self.jobs.start()
         await self.follower.start()
         boot = asyncio.create_task(self._boot())
         try:
@@ -246,10 +253,10 @@ def create_app(settings: Settings, clock: Clock | None = None) -> Application:
     """The service, not yet open: its lifespan opens it."""
     parts = Parts(settings, clock or Clock())
     readiness = Readiness()
-    health = HealthEndpoints(
-        readiness=readiness, stores={"postgresql": parts.database.now, "redis": parts.rotations.answers}
+    bearer = BearerAuthentication(
+        issuer=settings.issuer, client_id=settings.first_party_client_id, keys=parts.keys, sessions=parts.sessions
     )
-    internal = _starlette(settings, [*health.operations(), *MetricsEndpoints().operations()], middleware=[], quiet=True)
+    internal = _starlette(settings, _internal_operations(parts, readiness), middleware=[], quiet=True)
     origins = Origins(settings.issuer, settings.allowed_origins)
     follower = Follower(
         database=Database(settings.database_url.get_secret_value(), parts.database.clock, pool_size=1),
@@ -257,18 +264,41 @@ def create_app(settings: Settings, clock: Clock | None = None) -> Application:
         live_set=parts.live_set,
     )
     feed = RevocationFeed(parts.live_set, follower.freshness, issuer=settings.issuer)
-    operations, assets = _public_operations(parts, feed, origins)
+    operations, assets = _public_operations(parts, feed, origins, bearer)
     public = _starlette(settings, [*operations, *assets], middleware=[origins.cors()], quiet=False)
-    application = Application(parts, follower, feed, public, internal, readiness)
+    jobs = Jobs(parts.database, [parts.key_life_cycle.job, *pruning_jobs(settings)])
+    application = Application(parts, follower, feed, jobs, public, internal, readiness)
     public.router.lifespan_context = lambda _app: application.lifespan()
     return application
 
 
-def _public_operations(parts: Parts, feed: RevocationFeed, origins: Origins) -> tuple[list[Operation], list[Operation]]:
+def _internal_operations(parts: Parts, readiness: Readiness) -> list[Operation]:
     settings = parts.settings
-    bearer = BearerAuthentication(
-        issuer=settings.issuer, client_id=settings.first_party_client_id, keys=parts.keys, sessions=parts.sessions
-    )
+    admin = AdminAuthentication(issuer=settings.issuer, live_tokens=parts.live_tokens)
+    operations = [
+        *HealthEndpoints(
+            readiness=readiness, stores={"postgresql": parts.database.now, "redis": parts.rotations.answers}
+        ).operations(),
+        *MetricsEndpoints().operations(),
+        *UserAdministration(
+            users=parts.users,
+            passwords=parts.passwords,
+            admin=admin,
+            password_min_length=settings.password_min_length,
+        ).operations(),
+        *SessionAdministration(
+            users=parts.users, sessions=parts.sessions, ending=parts.ending, admin=admin
+        ).operations(),
+        *AuditEndpoints(database=parts.database, admin=admin).operations(),
+        *DocumentationEndpoints(document=lambda: openapi_document(operations, server="/")).document(),
+    ]
+    return operations
+
+
+def _public_operations(
+    parts: Parts, feed: RevocationFeed, origins: Origins, bearer: BearerAuthentication
+) -> tuple[list[Operation], list[Operation]]:
+    settings = parts.settings
     presented = PresentedSessions(issuer=settings.issuer, keys=parts.keys)
     sign_in = SignIn(
         database=parts.database,
@@ -282,6 +312,7 @@ def _public_operations(parts: Parts, feed: RevocationFeed, origins: Origins) -> 
     )
     refresh = RefreshProtocol(
         issuer=settings.issuer,
+        database=parts.database,
         keys=parts.keys,
         sessions=parts.sessions,
         rotations=parts.rotations,
@@ -289,8 +320,10 @@ def _public_operations(parts: Parts, feed: RevocationFeed, origins: Origins) -> 
         ending=parts.ending,
         tokens=parts.tokens,
     )
-    feed_access = FeedAccess(issuer=settings.issuer, live_tokens=parts.live_tokens)
-    documentation = DocumentationEndpoints(document=lambda: openapi_document(operations, issuer=settings.issuer))
+    feed_access = None
+    if settings.revocation_feed == "client":
+        feed_access = PrivilegedAccess("revocations:read", issuer=settings.issuer, live_tokens=parts.live_tokens)
+    documentation = DocumentationEndpoints(document=lambda: openapi_document(operations, server=settings.issuer))
     operations = [
         *SignInEndpoints(sign_in=sign_in, presented=presented, origins=origins).operations(),
         *SessionEndpoints(
@@ -307,9 +340,7 @@ def _public_operations(parts: Parts, feed: RevocationFeed, origins: Origins) -> 
         ).operations(),
         *DiscoveryEndpoints(issuer=settings.issuer, keys=parts.keys).operations(),
         *_oauth(parts, refresh).operations(),
-        *RevocationEndpoints(
-            feed=feed, access=feed_access if settings.revocation_feed == "client" else None
-        ).operations(),
+        *RevocationEndpoints(feed=feed, access=feed_access).operations(),
         *documentation.operations(),
     ]
     return operations, list(documentation.assets())

@@ -1,12 +1,16 @@
 """The audit log: who did what, to what, and from where; a row of `audit_events` and a line of the log each.
 
-An event is written in the transaction of the change that it tells of, so neither is there without the other. It holds
-ids, never names or addresses of people, and nothing that a caller has chosen but the user agent.
+An event is written in the transaction of the change that it tells of, so neither is there without the other; what
+changes nothing leaves none. It holds ids, never names or addresses of people, and nothing that a caller has chosen but
+the user agent. Reading the events back is `audit_trail.py`'s.
 """
 
+import ipaddress
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Literal
 
 import structlog
@@ -35,6 +39,10 @@ class Source:
     user_agent: str | None = None
     request_id: str | None = None
 
+    def is_near(self, ip: str | None) -> bool:
+        """Whether `ip` may be the same subscriber: the same address, or the same /64 of IPv6, or one is not known."""
+        return self.ip is None or ip is None or _block(self.ip) == _block(ip)
+
 
 @dataclass(frozen=True, slots=True)
 class Actor:
@@ -60,23 +68,55 @@ async def record(
 ) -> None:
     """Write one event. It is logged once it is committed."""
     target_kind, target_id = target or (None, None)
+    await _write(statements, action, target_kind, [target_id], by=by, now=now, details=details)
+
+
+async def record_each(
+    statements: Statements,
+    action: Action,
+    *,
+    by: Actor,
+    now: datetime,
+    kind: TargetKind,
+    ids: Iterable[str],
+    **details: str | int | bool | list[str] | None,
+) -> None:
+    """Write one event for each target, in one statement."""
+    await _write(statements, action, kind, list(ids), by=by, now=now, details=details)
+
+
+async def _write(
+    statements: Statements,
+    action: Action,
+    target_kind: TargetKind | None,
+    target_ids: list[str] | list[None] | list[str | None],
+    *,
+    by: Actor,
+    now: datetime,
+    details: dict[str, str | int | bool | list[str] | None],
+) -> None:
     known = {name: value for name, value in details.items() if value is not None}
     await statements.rows(
         "INSERT INTO audit_events (occurred_at, action, actor_kind, actor_id, target_kind, target_id, ip, user_agent,"
-        " request_id, details) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+        " request_id, details) SELECT $1, $2, $3, $4, $5, target, $7, $8, $9, $10 FROM unnest($6::text[]) AS target",
         now,
         action,
         by.kind,
         by.id,
         target_kind,
-        target_id,
+        target_ids,
         by.source.ip,
         by.source.user_agent,
         by.source.request_id,
         json.dumps(known),
     )
-    statements.after_commit(
-        lambda: _log.info(
-            "audit", action=action, actor=by.kind, actor_id=by.id, target=target_kind, target_id=target_id
-        )
-    )
+    for target_id in target_ids:
+        statements.after_commit(partial(_tell, action, by, target_kind, target_id))
+
+
+def _tell(action: Action, by: Actor, target_kind: TargetKind | None, target_id: str | None) -> None:
+    _log.info("audit", action=action, actor=by.kind, actor_id=by.id, target=target_kind, target_id=target_id)
+
+
+def _block(ip: str) -> str:
+    return str(ipaddress.IPv6Network((ip, 64), strict=False)) if ":" in ip else ip

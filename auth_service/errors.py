@@ -9,8 +9,10 @@
     ├── RefreshRefused              401, with why
     ├── InsufficientScope           403, RFC 6750 §3.1, with what is needed
     ├── OriginRefused               403, with which rule
+    ├── InsufficientScope           403, RFC 6750 §3.1
     ├── NotFound                    404
     ├── Taken                       409, with what
+    ├── OwnAccount                  409, what an administrator may not do to themselves
     ├── PayloadTooLarge             413
     ├── UnsupportedMediaType        415
     ├── WeakPassword                422, with the rule that was not met
@@ -120,18 +122,6 @@ class RefreshRefused(ServiceError):
         super().__init__(reason)
 
 
-class InsufficientScope(ServiceError):
-    """A good access token that does not allow this (RFC 6750 §3.1). `scope` is what it would need."""
-
-    status = 403
-    code = "insufficient_scope"
-    detail = "The access token does not allow this."
-
-    def __init__(self, scope: str) -> None:
-        self.scope = scope
-        super().__init__()
-
-
 class OriginRefused(ServiceError):
     """A cookie may not be used or set from where this request comes."""
 
@@ -146,6 +136,18 @@ class OriginRefused(ServiceError):
         self.code = code
         self.detail = self._DETAILS[code]
         super().__init__()
+
+
+class InsufficientScope(ServiceError):
+    """The access token is good, but `scope` is not in it, or its bearer does not hold that any more."""
+
+    status = 403
+    code = "insufficient_scope"
+
+    def __init__(self, scope: str, reason: str) -> None:
+        self.scope = scope
+        self.detail = f"The access token needs the scope {scope}, and its bearer must hold it now."
+        super().__init__(reason)
 
 
 class NotFound(ServiceError):
@@ -171,6 +173,17 @@ class Taken(ServiceError):
         self.detail = self._DETAILS[field]
         self.fields = ((field, "taken"),)
         super().__init__()
+
+
+class OwnAccount(ServiceError):
+    """An administrator would lock themselves out."""
+
+    status = 409
+    code = "own_account"
+    detail = (
+        "This would lock you out: your own account can be disabled, deleted or lose auth:admin only by another "
+        "administrator or on the command line."
+    )
 
 
 class PayloadTooLarge(ServiceError):

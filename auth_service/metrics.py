@@ -34,6 +34,7 @@ STORE_FAILURES = Counter("auth_store_failures", "Operations that a store did not
 JOB_STEPS = Counter(
     "auth_job_steps", "Steps of periodic work: done, failed, or passed to another process.", ["job", "outcome"]
 )
+PRUNED_ROWS = Counter("auth_pruned_rows", "Rows removed because nothing can need them any more.", ["table"])
 CHECKPOINT_SESSIONS = Counter("auth_checkpoint_sessions", "Sessions whose generation was written to PostgreSQL.")
 HASH_SECONDS = Histogram(
     "auth_password_hash_seconds",

@@ -41,14 +41,18 @@ class Session(Model):
     generation = fields.IntField(default=1, db_default=1)
     rotated_at = fields.DatetimeField(null=True)  # null: not yet rotated
     last_used_at = fields.DatetimeField()
-    ip = fields.CharField(max_length=45, null=True)
+    ip = fields.CharField(max_length=45, null=True)  # where it was opened from
     user_agent = fields.CharField(max_length=256, null=True)
+    last_ip = fields.CharField(max_length=45, null=True)  # of its last rotation; null: not yet rotated
     revoked_at = fields.DatetimeField(null=True)
     revoked_reason = fields.CharField(max_length=32, null=True)
 
     class Meta:
         table = "sessions"
-        indexes = (Index(fields=("user_id",), name="sessions_user_id"),)
+        indexes = (
+            Index(fields=("user_id",), name="sessions_user_id"),
+            Index(fields=("expires_at",), name="sessions_expires_at"),
+        )
 
 
 class Revocation(Model):
@@ -67,7 +71,10 @@ class Revocation(Model):
     class Meta:
         table = "revocations"
         unique_together = (("kind", "claim"),)
-        indexes = (Index(fields=("revoked_at",), name="revocations_revoked_at"),)
+        indexes = (
+            Index(fields=("revoked_at",), name="revocations_revoked_at"),
+            Index(fields=("expires_at",), name="revocations_expires_at"),
+        )
 
 
 class SigningKey(Model):

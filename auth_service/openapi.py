@@ -18,11 +18,13 @@ from auth_service.endpoints.oauth_errors import render_oauth
 from auth_service.endpoints.oauth_schemas import OAuthError
 from auth_service.endpoints.operation import Answer, Operation
 from auth_service.errors import (
+    InsufficientScope,
     InvalidBearer,
     InvalidClient,
     InvalidRequest,
     NotFound,
     OriginRefused,
+    OwnAccount,
     PayloadTooLarge,
     ServiceError,
     Taken,
@@ -41,6 +43,10 @@ Refusals are problem details (RFC 9457) with a stable `code`; `errors` names the
 carries `X-Request-ID`: the id sent with the request, or a new one. The log knows the request by it."""
 
 _TAGS = {
+    "Users": "Accounts, as an administrator keeps them.",
+    "Audit": "Who did what, to what, and from where.",
+    "Health": "Is this process alive, and may it be sent traffic?",
+    "Metrics": "Numbers for Prometheus.",
     "Accounts": "Who somebody is: making an account and changing one's own.",
     "Sessions": "Signing in, staying signed in, and ending it.",
     "OAuth": "The standard endpoints: tokens for services, revocation, introspection.",
@@ -111,6 +117,20 @@ _OAUTH_ERRORS: dict[int, tuple[str, str, ServiceError]] = {
     ),
 }
 
+# What the operations of an administrator refuse for other reasons.
+_ADMIN_PROBLEMS: dict[int, tuple[str, str, ServiceError]] = {
+    403: (
+        "InsufficientScope",
+        "`insufficient_scope`: the access token lacks `auth:admin`, or its bearer does not hold that any more.",
+        InsufficientScope("auth:admin", "an example"),
+    ),
+    409: (
+        "Conflict",
+        "`email_taken` or `username_taken`: another account has it. `own_account`: you would lock yourself out.",
+        OwnAccount(),
+    ),
+}
+
 _RETRY_AFTER: dict[str, Any] = {
     "Retry-After": {"required": True, "description": "Seconds.", "schema": {"type": "integer", "minimum": 1}}
 }
@@ -122,18 +142,49 @@ _HEADERS: dict[int, dict[str, Any]] = {
 }
 
 
-def openapi_document(operations: Iterable[Operation], *, issuer: str) -> dict[str, Any]:
-    """The document for `operations`, as JSON-ready values."""
+_SECURITY_SCHEMES: dict[str, dict[str, str]] = {
+    "bearer": {
+        "type": "http",
+        "scheme": "bearer",
+        "bearerFormat": "at+jwt",
+        "description": "The access token of a first-party session.",
+    },
+    "admin_bearer": {
+        "type": "http",
+        "scheme": "bearer",
+        "bearerFormat": "at+jwt",
+        "description": "An access token with the scope `auth:admin`, which a login gives only when it asks for it, and "
+        "whose `aud` is this issuer alone.",
+    },
+    "client": {
+        "type": "http",
+        "scheme": "basic",
+        "description": "`client_secret_basic`: a client's id and secret (RFC 6749 §2.3.1). Both may be in the form "
+        "instead (`client_secret_post`).",
+    },
+    "refresh_cookie": {
+        "type": "apiKey",
+        "in": "cookie",
+        "name": refresh_cookie.NAME,
+        "description": "The refresh token of a session whose transport is the cookie. The request needs an allowed "
+        "`Origin`.",
+    },
+}
+
+
+def openapi_document(operations: Iterable[Operation], *, server: str) -> dict[str, Any]:
+    """The document for `operations`, which are found at `server`, as JSON-ready values."""
     operations = list(operations)
     models = _Models(operations)
     paths: dict[str, dict[str, Any]] = {}
     for operation in operations:
         paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation, models)
     used = {
-        _refusals(operation)[status][0]: (operation, status)
+        name: _problem(description, refusal, models, oauth=operation.oauth_errors)
         for operation in operations
-        for status in _problem_statuses(operation)
+        for name, description, refusal in _refusals(operation).values()
     }
+    schemes = {credential for operation in operations for credential in operation.credentials}
     tags = {operation.tag for operation in operations}
     return {
         "openapi": "3.1.0",
@@ -143,33 +194,13 @@ def openapi_document(operations: Iterable[Operation], *, issuer: str) -> dict[st
             "description": _DESCRIPTION,
             "license": {"name": "MIT", "identifier": "MIT"},
         },
-        "servers": [{"url": issuer}],
+        "servers": [{"url": server}],
         "tags": [{"name": name, "description": text} for name, text in _TAGS.items() if name in tags],
         "paths": paths,
         "components": {
             "schemas": models.components,
-            "responses": {name: _problem(*used[name], models) for name in sorted(used)},
-            "securitySchemes": {
-                "bearer": {
-                    "type": "http",
-                    "scheme": "bearer",
-                    "bearerFormat": "at+jwt",
-                    "description": "The access token of a first-party session.",
-                },
-                "client": {
-                    "type": "http",
-                    "scheme": "basic",
-                    "description": "`client_secret_basic`: a client's id and secret (RFC 6749 §2.3.1). Both may be in "
-                    "the form instead (`client_secret_post`).",
-                },
-                "refresh_cookie": {
-                    "type": "apiKey",
-                    "in": "cookie",
-                    "name": refresh_cookie.NAME,
-                    "description": "The refresh token of a session whose transport is the cookie. The request needs "
-                    "an allowed `Origin`.",
-                },
-            },
+            "responses": dict(sorted(used.items())),
+            "securitySchemes": {name: scheme for name, scheme in _SECURITY_SCHEMES.items() if name in schemes},
         },
     }
 
@@ -184,11 +215,15 @@ def _operation(operation: Operation, models: "_Models") -> dict[str, Any]:
         described["security"] = [{credential: []} for credential in operation.credentials]
         if operation.anonymous:
             described["security"].append({})
-    if operation.path_parameters:
-        described["parameters"] = [
-            {"name": name, "in": "path", "required": True, "schema": schema}
-            for name, schema in operation.path_parameters.items()
-        ]
+    parameters = [
+        {"name": name, "in": "path", "required": True, "schema": schema}
+        for name, schema in operation.path_parameters.items()
+    ]
+    if operation.query is not None:
+        properties = operation.query.model_json_schema(schema_generator=_Schema)["properties"]
+        parameters += [{"name": name, "in": "query", "schema": schema} for name, schema in properties.items()]
+    if parameters:
+        described["parameters"] = parameters
     if operation.body is not None:
         described["requestBody"] = {
             "required": operation.body_required,
@@ -197,11 +232,18 @@ def _operation(operation: Operation, models: "_Models") -> dict[str, Any]:
     described["responses"] = {
         **{str(status): _answer(answer, models) for status, answer in operation.answers.items()},
         **{
-            str(status): {"$ref": _RESPONSE.format(name=_refusals(operation)[status][0])}
-            for status in sorted(_problem_statuses(operation))
+            str(status): {"$ref": _RESPONSE.format(name=name)}
+            for status, (name, *_) in sorted(_refusals(operation).items())
         },
     }
     return described
+
+
+def _refusals(operation: Operation) -> dict[int, tuple[str, str, ServiceError]]:
+    table = _OAUTH_ERRORS if operation.oauth_errors else _PROBLEMS
+    if "admin_bearer" in operation.credentials:
+        table = table | _ADMIN_PROBLEMS
+    return {status: table[status] for status in _problem_statuses(operation)}
 
 
 def _problem_statuses(operation: Operation) -> set[int]:
@@ -212,11 +254,9 @@ def _problem_statuses(operation: Operation) -> set[int]:
         statuses |= {400, 413, 415}
     if "bearer" in operation.credentials:
         statuses |= {400, 401}
+    if "admin_bearer" in operation.credentials:
+        statuses |= {400, 401, 403}
     return statuses
-
-
-def _refusals(operation: Operation) -> dict[int, tuple[str, str, ServiceError]]:
-    return _OAUTH_ERRORS if operation.oauth_errors else _PROBLEMS
 
 
 def _answer(answer: Answer, models: "_Models") -> dict[str, Any]:
@@ -233,16 +273,14 @@ def _answer(answer: Answer, models: "_Models") -> dict[str, Any]:
     return described
 
 
-def _problem(operation: Operation, status: int, models: "_Models") -> dict[str, Any]:
-    _name, description, refusal = _refusals(operation)[status]
+def _problem(description: str, refusal: ServiceError, models: "_Models", *, oauth: bool) -> dict[str, Any]:
     described: dict[str, Any] = {"description": description}
-    if status in _HEADERS:
-        described["headers"] = _HEADERS[status]
+    if refusal.status in _HEADERS:
+        described["headers"] = _HEADERS[refusal.status]
     model: type[BaseModel]
-    if operation.oauth_errors:
+    media_type, model, example = MEDIA_TYPE, schemas.Problem, render(refusal)
+    if oauth:
         media_type, model, example = "application/json", OAuthError, render_oauth(refusal)
-    else:
-        media_type, model, example = MEDIA_TYPE, schemas.Problem, render(refusal)
     schema = models.schema(model, "serialization")
     described["content"] = {media_type: {"schema": schema, "example": json.loads(bytes(example.body))}}
     return described

@@ -135,6 +135,9 @@ class Settings(BaseSettings):
     )
     access_token_email: bool = Field(False, description="Put `email` and `email_verified` into access tokens.")
     password_min_length: int = Field(12, ge=8, le=64, description="Code points of a new password, at least.")
+    audit_retention: Annotated[Seconds, between(86_400, 315_360_000)] = Field(
+        timedelta(days=90), description="Seconds that audit events are kept; at least a day."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
     log_format: Literal["json", "console"] = Field("json", description="`json` for machines, `console` for people.")
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from auth_service.audit import OPERATOR
 from tests.support.service import PASSWORD, Service, Start, problem
 from tests.support.tokens import claims_of, header_of
 
@@ -125,7 +126,7 @@ async def test_a_long_password_of_any_script_is_never_truncated(service: Service
 
 async def test_unknown_wrong_and_disabled_are_answered_alike(service: Service) -> None:
     user, disabled = await service.register(), await service.register()
-    await service.app.parts.users.disable((await service.app.parts.users.locate(disabled.username)).id)
+    await service.app.parts.users.disable((await service.app.parts.users.locate(disabled.username)).id, by=OPERATOR)
     answers = [
         await service.http.post("/user/login", json=body)
         for body in (
@@ -196,10 +197,10 @@ async def test_a_password_change_needs_the_current_password_and_a_strong_new_one
 async def test_a_disabled_user_can_neither_refresh_nor_use_an_access_token(service: Service) -> None:
     user = await service.register()
     account = await service.app.parts.users.locate(user.username)
-    await service.app.parts.users.disable(account.id)
+    await service.app.parts.users.disable(account.id, by=OPERATOR)
     assert problem(await service.refresh(user.refresh_token)) == (401, "refresh_token_revoked")
     assert problem(await service.me(user.access_token)) == (401, "invalid_token")
-    await service.app.parts.users.enable(account.id)
+    await service.app.parts.users.enable(account.id, by=OPERATOR)
     assert problem(await service.refresh(user.refresh_token)) == (401, "refresh_token_revoked")
     assert (await service.login(user)).id == user.id
 
@@ -207,7 +208,7 @@ async def test_a_disabled_user_can_neither_refresh_nor_use_an_access_token(servi
 async def test_a_deleted_user_is_gone_and_the_journal_remembers_their_sessions(service: Service) -> None:
     user = await service.register()
     account = await service.app.parts.users.locate(user.email)
-    await service.app.parts.users.delete(account.id)
+    await service.app.parts.users.delete(account.id, by=OPERATOR)
     assert problem(await service.refresh(user.refresh_token)) == (401, "refresh_token_revoked")
     assert problem(await service.me(user.access_token)) == (401, "invalid_token")
     rows = await service.sql("SELECT kind, claim, reason FROM revocations")
@@ -217,12 +218,12 @@ async def test_a_deleted_user_is_gone_and_the_journal_remembers_their_sessions(s
 async def test_scopes_are_what_was_asked_for_and_is_held_now(service: Service) -> None:
     user = await service.register()
     account = await service.app.parts.users.locate(user.email)
-    await service.app.parts.users.grant(account.id, add=["orders:read", "auth:admin"])
+    await service.app.parts.users.grant(account.id, add=["orders:read", "auth:admin"], by=OPERATOR)
     plain = await service.login(user)
     assert claims_of(plain.access_token)["scope"] == "orders:read profile"
     narrow = await service.login(user, scope="orders:read payroll:write")
     assert claims_of(narrow.access_token)["scope"] == "orders:read"
-    await service.app.parts.users.grant(account.id, remove=["orders:read"])
+    await service.app.parts.users.grant(account.id, remove=["orders:read"], by=OPERATOR)
     refreshed = await service.refresh(narrow.refresh_token)
     assert (refreshed.json()["scope"], claims_of(refreshed.json()["access_token"])["scope"]) == ("", "")
 
@@ -233,7 +234,7 @@ async def test_a_privileged_scope_is_only_given_when_asked_for_and_only_to_the_i
     asked_in_vain = await service.login(user, scope="auth:admin profile")
     assert claims_of(asked_in_vain.access_token)["scope"] == "profile"
     account = await service.app.parts.users.locate(user.email)
-    await service.app.parts.users.grant(account.id, add=["auth:admin"])
+    await service.app.parts.users.grant(account.id, add=["auth:admin"], by=OPERATOR)
     claims = claims_of((await service.login(user, scope="auth:admin profile")).access_token)
     assert (claims["scope"], claims["aud"]) == ("auth:admin profile", "https://auth.test")
     assert claims_of((await service.login(user)).access_token)["aud"] == "orders"

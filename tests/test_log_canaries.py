@@ -60,6 +60,8 @@ class _Run:
     """The ids of the requests that were answered."""
     raw_answers: list[bytes] = field(default_factory=list)
     metrics: str = ""
+    audit: list[str] = field(default_factory=list)
+    """The rows of the audit log, without the user agents, which are what a caller says of itself."""
     log: str = ""
 
     def canary(self, what: str) -> str:
@@ -166,6 +168,20 @@ def test_no_metric_holds_a_secret_or_input(run: _Run) -> None:
     assert run.found_in(run.metrics) == []
 
 
+def test_no_audit_event_holds_a_secret_or_input(run: _Run) -> None:
+    assert {json.loads(row)["action"] for row in run.audit} >= {
+        *("user.registered", "user.login", "user.login_failed", "user.renamed", "user.password_changed"),
+        *("session.logout", "session.reuse"),
+    }
+    assert run.found_in("".join(run.audit)) == []
+
+
+def test_each_audit_event_has_its_line(run: _Run) -> None:
+    logged = [(line["action"], line["request_id"]) for line in run.lines if line["event"] == "audit"]
+    written = [(row["action"], row["request_id"]) for row in map(json.loads, run.audit)]
+    assert sorted(logged) == sorted(written)
+
+
 def test_no_refusal_holds_a_secret_or_input(run: _Run) -> None:
     for about, answer in run.refusals.items():
         assert run.found_in(answer.text + repr(answer.headers.raw)) == [], about
@@ -183,6 +199,7 @@ def test_every_line_is_one_json_object_and_none_is_forged(run: _Run) -> None:
             *("event", "level", "logger", "timestamp", "request_id", "method", "route", "status", "duration_ms"),
             *("problem", "reason", "error", "frames", "sid", "sub", "version", "count", "address", "port", "workers"),
             "kid",
+            *("action", "actor", "actor_id", "target", "target_id"),
         }
 
 
@@ -248,8 +265,18 @@ def _driven(settings: Settings, folder: Path, *, briefly: bool = False) -> _Run:
             httpx2.get(f"{process.internal_url}/metrics", headers={"Accept": accept}).text
             for accept in ("text/plain", "application/openmetrics-text")
         )
+    run.audit = asyncio.run(_audit_rows(settings))
     run.log = process.log.read_text("utf-8")
     return run
+
+
+async def _audit_rows(settings: Settings) -> list[str]:
+    connection = await asyncpg.connect(settings.database_url.get_secret_value())
+    try:
+        rows = await connection.fetch("SELECT to_jsonb(e) - 'user_agent' AS row FROM audit_events e ORDER BY id")
+        return [row["row"] for row in rows]
+    finally:
+        await connection.close()
 
 
 def _forbid_private_keys(run: _Run, settings: Settings) -> None:

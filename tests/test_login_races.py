@@ -12,6 +12,7 @@ from uuid import UUID
 import httpx2
 import pytest
 
+from auth_service.audit import OPERATOR
 from tests.support.service import PASSWORD, Service, SignedIn, problem, signed_in
 from tests.support.tokens import claims_of
 
@@ -25,15 +26,15 @@ Change = Callable[[Service, UUID], Awaitable[None]]
 
 
 async def _disable(service: Service, user_id: UUID) -> None:
-    await service.app.parts.users.disable(user_id)
+    await service.app.parts.users.disable(user_id, by=OPERATOR)
 
 
 async def _set_password(service: Service, user_id: UUID) -> None:
-    await service.app.parts.users.set_password(user_id, _NEW_PASSWORD)
+    await service.app.parts.users.set_password(user_id, _NEW_PASSWORD, by=OPERATOR)
 
 
 async def _delete(service: Service, user_id: UUID) -> None:
-    await service.app.parts.users.delete(user_id)
+    await service.app.parts.users.delete(user_id, by=OPERATOR)
 
 
 changes = pytest.mark.parametrize("change", [_disable, _set_password, _delete], ids=["disable", "password", "delete"])
@@ -102,7 +103,7 @@ async def test_no_session_of_a_disabled_user_survives_its_race(service: Service)
     user = await service.register()
     statuses = set()
     async for delay in _delays(service, user):
-        await service.app.parts.users.enable(UUID(user.id))
+        await service.app.parts.users.enable(UUID(user.id), by=OPERATOR)
         answers = await _race(delay, _disable(service, UUID(user.id)), _login(service, user), _login(service, user))
         statuses |= await _assert_refused_or_dead(service, answers)
         assert await _live_sessions(service, user) == set()

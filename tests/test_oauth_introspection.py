@@ -93,8 +93,8 @@ async def test_nothing_of_an_ended_session_or_a_disabled_or_deleted_user_is_live
 ) -> None:
     ended, disabled, deleted = [await service.register() for _ in range(3)]
     await service.logout(ended.refresh_token)
-    await service.app.parts.users.disable(UUID(disabled.id))
-    await service.app.parts.users.delete(UUID(deleted.id))
+    await service.app.parts.users.disable(UUID(disabled.id), by=OPERATOR)
+    await service.app.parts.users.delete(UUID(deleted.id), by=OPERATOR)
     for user in (ended, disabled, deleted):
         assert await introspected(service, user.access_token, by=auditor) == _DEAD
         assert await introspected(service, user.refresh_token, by=auditor) == _DEAD

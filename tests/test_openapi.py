@@ -115,6 +115,24 @@ async def test_the_document_describes_exactly_the_routes_that_exist(service: Ser
     assert existing - with_a_slash - of_the_page == described
 
 
+async def test_the_admin_api_is_described_as_it_is(service: Service) -> None:
+    document = (await service.internal.get("/openapi.json")).json()
+    schemathesis.openapi.from_dict(document).validate()
+    described = {(method.upper(), path) for path, item in document["paths"].items() for method in item}
+    existing = {
+        (method, route.path)
+        for route in service.app.internal.routes
+        if isinstance(route, Route)
+        for method in set(route.methods or ()) - {"HEAD"}
+    }
+    assert described == existing
+    listing = document["paths"]["/admin/users"]["get"]
+    assert {parameter["name"] for parameter in listing["parameters"]} == {"search", "limit", "cursor"}
+    assert listing["security"] == [{"admin_bearer": []}]
+    assert set(listing["responses"]) == {"200", "400", "401", "403", "503"}
+    assert set(document["components"]["securitySchemes"]) == {"admin_bearer"}
+
+
 async def test_a_body_member_that_may_be_left_out_is_not_described_as_null(document: dict[str, Any]) -> None:
     for operation in _operations(document).values():
         for media_type in operation.get("requestBody", {}).get("content", {}).values():

@@ -11,6 +11,7 @@ import httpx2
 import pytest
 
 from auth_service.app import Parts
+from auth_service.audit import OPERATOR
 from auth_service.revocation import journal
 from auth_service.settings import Settings
 from auth_service.stores.clock import Clock
@@ -159,15 +160,15 @@ async def _by_a_registration_with_its_cookie(users: Users, user: SignedIn, _part
 
 
 async def _by_disabling(_users: Users, user: SignedIn, parts: Parts) -> None:
-    await parts.users.disable(UUID(user.id))
+    await parts.users.disable(UUID(user.id), by=OPERATOR)
 
 
 async def _by_deletion(_users: Users, user: SignedIn, parts: Parts) -> None:
-    await parts.users.delete(UUID(user.id))
+    await parts.users.delete(UUID(user.id), by=OPERATOR)
 
 
 async def _by_setting_the_password(_users: Users, user: SignedIn, parts: Parts) -> None:
-    await parts.users.set_password(UUID(user.id), _NEW_PASSWORD)
+    await parts.users.set_password(UUID(user.id), _NEW_PASSWORD, by=OPERATOR)
 
 
 async def _by_command(_users: Users, user: SignedIn, parts: Parts) -> None:

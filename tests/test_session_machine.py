@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, get_state_machine_test, initialize, precondition, rule
 
 from auth_service.app import create_app
+from auth_service.audit import OPERATOR
 from auth_service.settings import Settings
 from auth_service.stores.clock import Clock
 from tests.support.service import PASSWORD, WINDOW, Service, problem
@@ -245,7 +246,9 @@ class SessionMachine(RuleBasedStateMachine):
     @rule(disabled=st.sampled_from([False, False, True]))
     def disable_or_enable(self, disabled: bool) -> None:
         users = self.world.service.app.parts.users
-        self.world.run(users.disable(self.user_id) if disabled else users.enable(self.user_id))
+        self.world.run(
+            users.disable(self.user_id, by=OPERATOR) if disabled else users.enable(self.user_id, by=OPERATOR)
+        )
         self.disabled = disabled
         for session in self.sessions if disabled else ():
             session.ended = session.ended or "disabled"

@@ -110,6 +110,7 @@ def test_every_bad_value_is_reported_at_once_by_name_and_never_by_value(environm
         "AUTH_FIRST_PARTY_CLIENT_ID": f"{_CANARY} {_CANARY}",
         "AUTH_ACCESS_TOKEN_EMAIL": _CANARY,
         "AUTH_PASSWORD_MIN_LENGTH": _CANARY,
+        "AUTH_AUDIT_RETENTION": _CANARY,
         "AUTH_LOG_LEVEL": _CANARY,
         "AUTH_LOG_FORMAT": _CANARY,
         "AUTH_ALLOW_INSECURE": _CANARY,

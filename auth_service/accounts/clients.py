@@ -212,10 +212,11 @@ class Clients:
         CLIENT_AUTHENTICATIONS.labels(outcome="refused").inc()
         raise InvalidClient("unknown, or a wrong secret")
 
-    async def exists(self, client_id: str) -> bool:
-        """Whether there is such a client now."""
+    async def find(self, client_id: str) -> Client | None:
+        """The client, as it is now."""
         known_as = _uuid(client_id)
-        return known_as is not None and bool(await self._database.rows("SELECT 1 FROM clients WHERE id = $1", known_as))
+        row = known_as and await self._database.row("SELECT * FROM clients WHERE id = $1", known_as)
+        return _client(row) if row else None
 
 
 def _is_audience(text: str) -> bool:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from auth_service.accounts.clients import Clients
+from auth_service.accounts.clients import Client, Clients
 from auth_service.keys.key_ring import KeyRing
 from auth_service.revocation import journal
 from auth_service.sessions.store import SessionStore
@@ -18,10 +18,19 @@ from auth_service.verifier.revocations import Kind
 
 @dataclass(frozen=True, slots=True)
 class LiveAccessToken:
-    """A good access token. `subject` is the user as they are now; None: it is a client's own."""
+    """A good access token at `now`. `subject` is its user as they are then, or `client` the client whose own it is."""
 
+    now: datetime
     claims: AccessTokenClaims
     subject: Subject | None
+    client: Client | None
+
+    @property
+    def held_scopes(self) -> frozenset[str]:
+        """What its bearer holds now, whatever the token says."""
+        if self.subject is not None:
+            return self.subject.held_scopes
+        return self.client.scope if self.client is not None else frozenset()
 
 
 class LiveTokens:
@@ -47,12 +56,14 @@ class LiveTokens:
             session, subject = standing.alive
             if (claims.subject, claims.client_id) != (str(session.user_id), session.client_id):
                 raise InvalidClaim("sid", "the session is another user's or client's")
-            live = LiveAccessToken(claims, subject)
+            live = LiveAccessToken(standing.now, claims, subject, None)
         else:
-            claims = self._checked(signed, await self._database.now())
-            if claims.subject != claims.client_id or not await self._clients.exists(claims.client_id):
+            now = await self._database.now()
+            claims = self._checked(signed, now)
+            client = await self._clients.find(claims.client_id)
+            if claims.subject != claims.client_id or client is None:
                 raise RevokedToken("its client has been removed")
-            live = LiveAccessToken(claims, None)
+            live = LiveAccessToken(now, claims, None, client)
         names: list[tuple[Kind, str]] = [("j", claims.token_id), ("c", claims.client_id), ("k", signed.kid)]
         if await journal.holds(self._database, names):
             raise RevokedToken("it has been revoked")

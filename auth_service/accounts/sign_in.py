@@ -2,10 +2,13 @@
 
 from datetime import datetime
 
+from auth_service import audit
+from auth_service.accounts.account import Account
 from auth_service.accounts.names import Name
 from auth_service.accounts.password_rules import require_strong
 from auth_service.accounts.passwords import PasswordHasher
-from auth_service.accounts.users import Account, Users
+from auth_service.accounts.users import Users
+from auth_service.audit import Action, Actor
 from auth_service.errors import InvalidCredentials, NotFound, ServiceError, Taken
 from auth_service.metrics import LOGINS
 from auth_service.sessions.ending import Ended, SessionEnding
@@ -16,6 +19,7 @@ from auth_service.sessions.store import SessionStore
 from auth_service.stores.database import Database, Statements, read_time
 
 _ATTEMPTS = 3
+_ACTIONS: dict[Grant, Action] = {"register": "user.registered", "login": "user.login"}
 
 
 class SignIn:
@@ -64,7 +68,11 @@ class SignIn:
             await self._rotations.answers()
             for _attempt in range(_ATTEMPTS):
                 account = await self._users.find(username=username, email=email)
-                opened = await self._attempt(account, password, opening)
+                try:
+                    opened = await self._attempt(account, password, opening)
+                except InvalidCredentials as exc:
+                    await self._note_failure(account, exc, opening)
+                    raise
                 if opened is not None:
                     LOGINS.labels(outcome="success").inc()
                     tokens, replaced = opened
@@ -80,18 +88,20 @@ class SignIn:
     ) -> tuple[IssuedTokens, Ended] | None:
         """What `_open` answers, or None if the stored hash changed between the check and the opening."""
         check = await self._passwords.check(password, account.password_hash if account else None)
-        if account is None or not check.right or account.disabled_at is not None:
-            raise InvalidCredentials("unknown, wrong or disabled")
+        if account is None:
+            raise InvalidCredentials("unknown")
+        if not check.right or account.disabled_at is not None:
+            raise InvalidCredentials("disabled" if check.right else "wrong")
         better_hash = await self._passwords.hash(password) if check.outdated else None
         async with self._database.transaction() as transaction:
             try:
                 locked, now = await self._users.lock(transaction, account.id)
             except NotFound:
-                raise InvalidCredentials("deleted meanwhile") from None
+                raise InvalidCredentials("deleted") from None
             if locked.password_hash != account.password_hash:
                 return None
             if locked.disabled_at is not None:
-                raise InvalidCredentials("disabled meanwhile")
+                raise InvalidCredentials("disabled")
             # The row is locked and still holds the hash that was checked: a better one cannot restore an old password.
             await transaction.rows(
                 "UPDATE users SET last_login_at = $2, password_hash = coalesce($3, password_hash) WHERE id = $1",
@@ -108,7 +118,27 @@ class SignIn:
         subject = self._users.subject(account)
         replaced = await self._ending.end_within(transaction, opening.replaces, reason="replaced", now=now)
         session = await self._sessions.open(transaction, subject, opening, now=now)
+        await audit.record(
+            transaction,
+            _ACTIONS[grant],
+            by=Actor("user", str(account.id), opening.source),
+            now=now,
+            target=("user", str(account.id)),
+            session=str(session.id),
+            replaced=[str(session_id) for session_id in replaced.owners] or None,
+        )
         return self._tokens.issue(session, subject, generation=1, now=now, grant=grant), replaced
+
+    async def _note_failure(self, account: Account | None, refusal: InvalidCredentials, opening: Opening) -> None:
+        """Record a failed login: in the same steps for a known and an unknown account, which take as long."""
+        await audit.record(
+            self._database,
+            "user.login_failed",
+            by=Actor("anonymous", source=opening.source),
+            now=await self._database.now(),
+            target=("user", str(account.id)) if account else None,
+            reason=refusal.reason,
+        )
 
     async def _refuse_taken(self, username: Name, email: Name) -> None:
         """Spare the hash for a name that is plainly taken; the unique index has the last word."""

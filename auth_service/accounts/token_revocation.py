@@ -12,7 +12,7 @@ from auth_service.audit import Actor, Source
 from auth_service.keys.key_ring import KeyRing
 from auth_service.revocation import journal
 from auth_service.revocation.announcer import Announcer
-from auth_service.sessions.ending import Ended, SessionEnding
+from auth_service.sessions.ending import SessionEnding
 from auth_service.stores.database import Database, Statements, read_time
 from auth_service.tokens.access_token import SignedPayload
 from auth_service.tokens.refresh_token import RefreshToken
@@ -39,15 +39,15 @@ class TokenRevocation:
         A session's token need not be fresh: as with a logout, whoever has held one may end its session.
         """
         session_id, claims = self._read(token, client_id)
+        if session_id is not None:
+            await self._ending.end([session_id], reason="logout", by=source)
+            return
         # Also where nothing is to be done: while PostgreSQL is away no answer sounds as if something had been.
         async with self._database.transaction() as transaction:
             now = await read_time(transaction, self._database.clock)
-            ended, entries = Ended((), ()), list[Entry]()
-            if session_id is not None:
-                ended = await self._end_session(transaction, session_id, source, now=now)
-            elif claims is not None and time_claim(claims, "exp") > now.timestamp():
+            entries = list[Entry]()
+            if claims is not None and time_claim(claims, "exp") > now.timestamp():
                 entries = await self._end_service_token(transaction, claims, source, now=now)
-        await self._ending.announce(ended)
         await self._announcer.announce_committed(entries)
 
     def _read(self, token: str, client_id: str) -> tuple[UUID | None, dict[str, Any] | None]:
@@ -68,15 +68,6 @@ class TokenRevocation:
             return (UUID(text_claim(claims, "sid")), None) if "sid" in claims else (None, claims)
         except (InvalidToken, ValueError):
             return None, None
-
-    async def _end_session(self, transaction: Statements, session_id: UUID, source: Source, *, now: datetime) -> Ended:
-        live = await transaction.row(
-            "SELECT user_id FROM sessions WHERE id = $1 AND revoked_at IS NULL FOR NO KEY UPDATE", session_id
-        )
-        if live is not None:
-            by = Actor("user", str(live["user_id"]), source)
-            await audit.record(transaction, "session.logout", by=by, now=now, target=("session", str(session_id)))
-        return await self._ending.end_within(transaction, [session_id], reason="logout", now=now)
 
     async def _end_service_token(
         self, transaction: Statements, claims: dict[str, Any], source: Source, *, now: datetime

@@ -1,42 +1,33 @@
 """The `users` table, and what changing an account does to its sessions. Proving who one is is `sign_in.py`'s.
 
+Every change takes who makes it (`by`) and leaves an event in the audit log, unless nothing is different after it.
+
 The order in every change is: the user's row first, then the sessions. A login holds the row while it opens a session,
 so a change either waits for that session and ends it, or is seen by the login.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 from uuid import UUID, uuid4
 
 import asyncpg
 
+from auth_service import audit
 from auth_service.accounts import names
+from auth_service.accounts.account import Account, Change, differences
 from auth_service.accounts.names import Name
 from auth_service.accounts.passwords import PasswordHasher
+from auth_service.audit import Action, Actor
 from auth_service.errors import InvalidCredentials, NotFound, Taken
-from auth_service.sessions.ending import SessionEnding
+from auth_service.sessions.ending import Ended, SessionEnding
+from auth_service.sessions.session import EndReason
 from auth_service.sessions.store import SessionStore
 from auth_service.stores.database import Database, Row, Statements, read_time
 from auth_service.tokens import scope as scopes
 from auth_service.tokens.subject import Subject
 
 _ATTEMPTS = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Account:
-    """A row of `users`."""
-
-    id: UUID
-    username: str = field(repr=False)
-    email: str = field(repr=False)
-    password_hash: str = field(repr=False)
-    granted_scopes: frozenset[str]
-    created_at: datetime
-    last_login_at: datetime | None
-    disabled_at: datetime | None
 
 
 class Users:
@@ -75,6 +66,13 @@ class Users:
             raise NotFound("no such user")
         return account
 
+    async def get(self, user_id: UUID) -> Account:
+        """The account with this id. Raises NotFound."""
+        row = await self._database.row("SELECT * FROM users WHERE id = $1", user_id)
+        if row is None:
+            raise NotFound("no such user")
+        return _account(row)
+
     async def page(self, *, search: str = "", after: str = "", limit: int = 100) -> Sequence[Account]:
         """Accounts in the order of their user names, from the one after `after`, that contain `search`."""
         rows = await self._database.rows(
@@ -96,7 +94,7 @@ class Users:
         now: datetime,
         granted_scopes: Iterable[str] = (),
     ) -> Account:
-        """Add an account. Raises Taken."""
+        """Add an account, inside the transaction of the caller, who records the event. Raises Taken."""
         account = Account(uuid4(), username.text, email.text, password_hash, frozenset(granted_scopes), now, None, None)
         try:
             await transaction.rows(
@@ -115,12 +113,14 @@ class Users:
             raise _taken(exc) from None
         return account
 
-    async def add(self, *, username: Name, email: Name, password: str, granted_scopes: Iterable[str] = ()) -> Account:
+    async def add(
+        self, *, username: Name, email: Name, password: str, granted_scopes: Iterable[str] = (), by: Actor
+    ) -> Account:
         """Add an account with a password, without opening a session. Raises Taken."""
         password_hash = await self._passwords.hash(password)
         async with self._database.transaction() as transaction:
             now = await read_time(transaction, self._database.clock)
-            return await self.create(
+            account = await self.create(
                 transaction,
                 username=username,
                 email=email,
@@ -128,8 +128,11 @@ class Users:
                 now=now,
                 granted_scopes=granted_scopes,
             )
+            granted = sorted(account.granted_scopes) or None
+            await audit.record(transaction, "user.added", by=by, now=now, target=_target(account.id), granted=granted)
+            return account
 
-    async def import_batch(self, accounts: Sequence[tuple[Name, Name, str, frozenset[str]]]) -> int:
+    async def import_batch(self, accounts: Sequence[tuple[Name, Name, str, frozenset[str]]], *, by: Actor) -> int:
         """Add accounts with the hashes they have: (user name, e-mail, hash, scopes) each; answers how many were added.
 
         One whose name or address exists is skipped.
@@ -149,6 +152,8 @@ class Users:
                 [scopes.join(granted) for *_, granted in accounts],
                 now,
             )
+            ids = [str(row["id"]) for row in rows]
+            await audit.record_each(transaction, "user.imported", by=by, now=now, kind="user", ids=ids)
         return len(rows)
 
     async def lock(self, transaction: Statements, user_id: UUID) -> tuple[Account, datetime]:
@@ -165,30 +170,34 @@ class Users:
             raise NotFound("no such user")
         return _account(row), self._now(row)
 
+    async def change(self, user_id: UUID, change: Change, *, by: Actor) -> Account:
+        """Change an account in one step; answers it as changed. Raises NotFound, Taken.
+
+        A new password and disabling end every session. A scope that is taken away is gone at the next refresh; sessions
+        that were ended stay ended when the account is enabled.
+        """
+        async with self._database.transaction() as transaction:
+            account, now = await self.lock(transaction, user_id)
+            changed, ended = await self._apply(transaction, account, change, by=by, now=now)
+        await self._ending.announce(ended)
+        return changed
+
     async def rename(
-        self, user_id: UUID, *, username: Name | None, email: Name | None, verified_hash: str | None = None
+        self, user_id: UUID, *, username: Name | None, email: Name | None, verified_hash: str | None = None, by: Actor
     ) -> Subject:
         """Change what is given; answers the user as changed.
 
         `verified_hash`: only if the password is still the one that was checked. Raises Taken, InvalidCredentials.
         """
-        try:
-            row = await self._database.row(
-                "UPDATE users SET username = coalesce($2, username), username_key = coalesce($3, username_key),"
-                " email = coalesce($4, email), email_key = coalesce($5, email_key)"
-                " WHERE id = $1 AND password_hash = coalesce($6, password_hash) RETURNING *",
-                user_id,
-                username and username.text,
-                username and username.key,
-                email and email.text,
-                email and email.key,
-                verified_hash,
-            )
-        except asyncpg.UniqueViolationError as exc:
-            raise _taken(exc) from None
-        if row is None:
-            raise InvalidCredentials("deleted, or its password was changed meanwhile")
-        return self.subject(_account(row))
+        async with self._database.transaction() as transaction:
+            try:
+                account, now = await self.lock(transaction, user_id)
+            except NotFound:
+                raise InvalidCredentials("deleted meanwhile") from None
+            if verified_hash is not None and account.password_hash != verified_hash:
+                raise InvalidCredentials("its password was changed meanwhile")
+            changed, _ = await self._apply(transaction, account, Change(username, email), by=by, now=now)
+        return self.subject(changed)
 
     async def require_password(self, user_id: UUID, password: str) -> str:
         """The stored hash, if `password` is the user's. Raises InvalidCredentials."""
@@ -199,74 +208,113 @@ class Users:
             raise InvalidCredentials("the current password is wrong")
         return stored_hash
 
-    async def change_password(self, user_id: UUID, *, current: str, new: str, keep_session: UUID) -> None:
+    async def change_password(self, user_id: UUID, *, current: str, new: str, keep_session: UUID, by: Actor) -> None:
         """Set a new password and end every session but `keep_session`. Raises InvalidCredentials."""
-        new_hash = await self._passwords.hash(new)
+        change = Change(password_hash=await self._passwords.hash(new))
         for _attempt in range(_ATTEMPTS):
             verified_hash = await self.require_password(user_id, current)
-            if await self._set_hash(user_id, new_hash, keep_session=keep_session, verified=verified_hash):
-                return
+            async with self._database.transaction() as transaction:
+                account, now = await self.lock(transaction, user_id)
+                if account.password_hash != verified_hash:
+                    continue  # a login has made a better hash of it, or it is another password now
+                _, ended = await self._apply(transaction, account, change, by=by, now=now, keep=keep_session)
+            await self._ending.announce(ended)
+            return
         raise InvalidCredentials("the password kept changing")
 
-    async def set_password(self, user_id: UUID, new: str) -> None:
+    async def set_password(self, user_id: UUID, new: str, *, by: Actor) -> None:
         """Set a new password without knowing the old one, and end every session. Raises NotFound."""
-        await self._set_hash(user_id, await self._passwords.hash(new), keep_session=None, verified=None)
+        await self.change(user_id, Change(password_hash=await self._passwords.hash(new)), by=by)
 
-    async def disable(self, user_id: UUID) -> None:
+    async def disable(self, user_id: UUID, *, by: Actor) -> None:
         """Refuse every login and end every session. Raises NotFound."""
-        async with self._database.transaction() as transaction:
-            _account, now = await self.lock(transaction, user_id)
-            await transaction.rows(
-                "UPDATE users SET disabled_at = coalesce(disabled_at, $2) WHERE id = $1", user_id, now
-            )
-            ended = await self._ending.end_all_of_user(transaction, user_id, reason="disabled", now=now)
-        await self._ending.announce(ended)
+        await self.change(user_id, Change(disabled=True), by=by)
 
-    async def enable(self, user_id: UUID) -> None:
+    async def enable(self, user_id: UUID, *, by: Actor) -> None:
         """Allow logins again; sessions that were ended stay ended. Raises NotFound."""
-        if not await self._database.rows("UPDATE users SET disabled_at = NULL WHERE id = $1 RETURNING id", user_id):
-            raise NotFound("no such user")
+        await self.change(user_id, Change(disabled=False), by=by)
 
-    async def delete(self, user_id: UUID) -> None:
+    async def grant(
+        self, user_id: UUID, *, add: Iterable[str] = (), remove: Iterable[str] = (), by: Actor
+    ) -> frozenset[str]:
+        """Grant and take away scopes; answers those the user has after it. Raises NotFound."""
+        async with self._database.transaction() as transaction:
+            account, now = await self.lock(transaction, user_id)
+            granted = (account.granted_scopes | set(add)) - set(remove)
+            await self._apply(transaction, account, Change(granted_scopes=granted), by=by, now=now)
+        return granted
+
+    async def delete(self, user_id: UUID, *, by: Actor) -> None:
         """Remove the account and end every session. Raises NotFound."""
         async with self._database.transaction() as transaction:
             _account, now = await self.lock(transaction, user_id)
             ended = await self._ending.end_all_of_user(transaction, user_id, reason="deleted", now=now)
             await transaction.rows("DELETE FROM users WHERE id = $1", user_id)
+            count = len(ended.session_ids)
+            await audit.record(transaction, "user.deleted", by=by, now=now, target=_target(user_id), sessions=count)
         await self._ending.announce(ended)
 
-    async def end_sessions(self, user_id: UUID, *, reason: Literal["logout", "admin"], keep: UUID | None = None) -> int:
-        """End every session of a user but `keep`; answers how many. Raises NotFound."""
+    async def end_sessions(self, user_id: UUID, *, reason: Literal["logout", "admin"], by: Actor) -> int:
+        """End every session of a user; answers how many. Raises NotFound."""
         async with self._database.transaction() as transaction:
             _account, now = await self.lock(transaction, user_id)
-            ended = await self._ending.end_all_of_user(transaction, user_id, reason=reason, now=now, keep=keep)
+            ended = await self._ending.end_all_of_user(transaction, user_id, reason=reason, now=now)
+            count = len(ended.session_ids)
+            if count:
+                action: Action = "session.logout" if reason == "logout" else "session.revoked"
+                await audit.record(transaction, action, by=by, now=now, target=_target(user_id), sessions=count)
         await self._ending.announce(ended)
-        return len(ended.session_ids)
+        return count
 
-    async def grant(self, user_id: UUID, *, add: Iterable[str] = (), remove: Iterable[str] = ()) -> frozenset[str]:
-        """Grant and take away scopes; answers those the user has after it. Taken away, a scope is gone at the next
-        refresh. Raises NotFound."""
-        async with self._database.transaction() as transaction:
-            account, _now = await self.lock(transaction, user_id)
-            granted = (account.granted_scopes | set(add)) - set(remove)
-            await transaction.rows("UPDATE users SET granted_scopes = $2 WHERE id = $1", user_id, scopes.join(granted))
-        return granted
+    async def _apply(
+        self,
+        transaction: Statements,
+        account: Account,
+        change: Change,
+        *,
+        by: Actor,
+        now: datetime,
+        keep: UUID | None = None,
+    ) -> tuple[Account, Ended]:
+        """Write `change` to the locked `account`: the account as changed, and the sessions that ended with it.
 
-    async def _set_hash(self, user_id: UUID, new_hash: str, *, keep_session: UUID | None, verified: str | None) -> bool:
-        """False, with nothing changed, if the stored hash is no longer the one that was verified."""
-        async with self._database.transaction() as transaction:
-            account, now = await self.lock(transaction, user_id)
-            if verified is not None and account.password_hash != verified:
-                return False  # a login has made a better hash of it, or it is another password now
-            await transaction.rows("UPDATE users SET password_hash = $2 WHERE id = $1", user_id, new_hash)
-            ended = await self._ending.end_all_of_user(
-                transaction, user_id, reason="password_change", now=now, keep=keep_session
+        Raises Taken.
+        """
+        changed = change.applied(account, now=now)
+        try:
+            await transaction.rows(
+                "UPDATE users SET username = $2, username_key = coalesce($3, username_key), email = $4,"
+                " email_key = coalesce($5, email_key), password_hash = $6, disabled_at = $7, granted_scopes = $8"
+                " WHERE id = $1",
+                account.id,
+                changed.username,
+                change.username and change.username.key,
+                changed.email,
+                change.email and change.email.key,
+                changed.password_hash,
+                changed.disabled_at,
+                scopes.join(changed.granted_scopes),
             )
-        await self._ending.announce(ended)
-        return True
+        except asyncpg.UniqueViolationError as exc:
+            raise _taken(exc) from None
+        ended = Ended((), (), {})
+        if change.password_hash is not None or change.disabled:
+            reason: EndReason = "disabled" if change.disabled else "password_change"
+            ended = await self._ending.end_all_of_user(transaction, account.id, reason=reason, now=now, keep=keep)
+        target, count = _target(account.id), len(ended.session_ids)
+        if change.password_hash is not None:
+            action: Action = "user.password_set" if keep is None else "user.password_changed"
+            await audit.record(transaction, action, by=by, now=now, target=target, sessions=count)
+        for action, details in differences(account, changed):
+            await audit.record(transaction, action, by=by, now=now, target=target, **details)
+        return changed, ended
 
     def _now(self, row: Row) -> datetime:
         return self._database.clock.now(row["now"])
+
+
+def _target(user_id: UUID) -> tuple[Literal["user"], str]:
+    return "user", str(user_id)
 
 
 def _taken(exc: asyncpg.UniqueViolationError) -> Taken:

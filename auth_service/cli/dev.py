@@ -16,6 +16,7 @@ import click
 
 from auth_service.accounts import names
 from auth_service.app import Parts
+from auth_service.audit import OPERATOR
 from auth_service.cli.check import sound_or_exit
 from auth_service.cli.gateway import Gateway
 from auth_service.cli.running import run_or_exit, settings_or_exit
@@ -170,7 +171,10 @@ async def _prepare(settings: Settings) -> None:
     await parts.open()
     try:
         await parts.users.add(
-            username=names.username(_DEMO_USER), email=names.email(_DEMO_EMAIL), password=_DEMO_PASSWORD
+            username=names.username(_DEMO_USER),
+            email=names.email(_DEMO_EMAIL),
+            password=_DEMO_PASSWORD,
+            by=OPERATOR,
         )
     except Taken:
         pass

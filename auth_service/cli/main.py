@@ -18,6 +18,7 @@ _COMMANDS = {
     "clients": ("auth_service.cli.clients:clients", "Add, list and remove service clients, and rotate their secrets."),
     "keys": ("auth_service.cli.keys:keys", "List, rotate, revoke and rewrap the signing keys."),
     "sessions": ("auth_service.cli.sessions:sessions", "List and revoke sessions."),
+    "audit": ("auth_service.cli.audit:audit", "Read who did what, to what, and from where."),
 }
 
 

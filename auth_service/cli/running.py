@@ -1,6 +1,7 @@
 """Running a command against the service's parts: settings in, parts opened and closed, failures as exit codes."""
 
 import asyncio
+import logging
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ import asyncpg
 import click
 import structlog
 
-from auth_service.accounts.users import Account
+from auth_service.accounts.account import Account
 from auth_service.app import Parts
 from auth_service.errors import NotFound, ServiceError, Unavailable
 from auth_service.keys.encryption import WrongEncryptionKey
@@ -87,9 +88,13 @@ def _background_failure(loop: asyncio.AbstractEventLoop, context: dict[str, Any]
 
 @contextmanager
 def _log_on_standard_error() -> Iterator[None]:
-    """Standard output is the command's own: a line of the log in it would spoil the JSON."""
+    """Standard output is the command's own: a line of the log in it would spoil the JSON. What
+    went well it says itself: only warnings are logged."""
     before = structlog.get_config()
-    structlog.configure(logger_factory=lambda *_names: structlog.PrintLogger(sys.stderr))
+    structlog.configure(
+        logger_factory=lambda *_names: structlog.PrintLogger(sys.stderr),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+    )
     try:
         yield
     finally:

@@ -5,6 +5,7 @@ from uuid import UUID
 import click
 
 from auth_service.app import Parts
+from auth_service.audit import OPERATOR
 from auth_service.cli.arguments import TEXT, user_argument
 from auth_service.cli.output import counted, json_option, say, show
 from auth_service.cli.running import locate, with_parts
@@ -68,14 +69,14 @@ def revoke(session_id: UUID | None, user: str | None, as_json: bool) -> None:
 
     async def work(parts: Parts) -> int:
         if user is not None:
-            return await parts.users.end_sessions((await locate(parts, user)).id, reason="admin")
+            return await parts.users.end_sessions((await locate(parts, user)).id, reason="admin", by=OPERATOR)
         assert session_id is not None
         session = (await parts.sessions.standing(session_id)).session
         if session is None:
             raise click.ClickException("there is no such session: `auth-service sessions list USER` shows a user's")
         if session.revoked_at is not None:
             return 0
-        await parts.ending.end([session_id], reason="admin")
+        await parts.ending.end([session_id], reason="admin", by=OPERATOR)
         return 1
 
     count = with_parts(work)

@@ -17,6 +17,7 @@ from auth_service.accounts import names
 from auth_service.accounts.imported_hash import ImportedHashRefused, imported_hash
 from auth_service.accounts.names import Name, NameRefused
 from auth_service.app import Parts
+from auth_service.audit import OPERATOR
 from auth_service.cli.import_file import FIELDS, FileRefused, Row, rows_of
 from auth_service.cli.output import show_json
 from auth_service.cli.running import with_parts
@@ -146,7 +147,7 @@ class _Import:
 
 
 async def _write(parts: Parts, accounts: list[_Account]) -> int:
-    return await parts.users.import_batch(accounts) if accounts else 0
+    return await parts.users.import_batch(accounts, by=OPERATOR) if accounts else 0
 
 
 def _batches(rows: Iterator[Row]) -> Iterator[list[Row]]:

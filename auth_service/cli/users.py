@@ -8,10 +8,11 @@ from typing import Any
 import click
 
 from auth_service.accounts import names
+from auth_service.accounts.account import Account
 from auth_service.accounts.names import Name, NameRefused
 from auth_service.accounts.password_rules import require_strong
-from auth_service.accounts.users import Account
 from auth_service.app import Parts
+from auth_service.audit import OPERATOR
 from auth_service.cli.arguments import SCOPE, TEXT, user_argument
 from auth_service.cli.output import json_option, say, show
 from auth_service.cli.running import locate, with_parts
@@ -51,7 +52,9 @@ def add(username: str, email: str, granted: tuple[str, ...], password_stdin: boo
 
     async def work(parts: Parts) -> Account:
         _require_strong(parts, password, username=name.text, email=address.text)
-        return await parts.users.add(username=name, email=address, password=password, granted_scopes=granted)
+        return await parts.users.add(
+            username=name, email=address, password=password, granted_scopes=granted, by=OPERATOR
+        )
 
     account = with_parts(work)
     say(f"Added {account.username} ({account.id}).", as_json=as_json, **_facts(account))
@@ -90,7 +93,7 @@ def list_users(search: str, limit: int, after: str, as_json: bool) -> None:
 @json_option
 def disable(user: str, as_json: bool) -> None:
     """Refuse every login of USER and end every session."""
-    account = _change(user, lambda parts, account: parts.users.disable(account.id))
+    account = _change(user, lambda parts, account: parts.users.disable(account.id, by=OPERATOR))
     say(f"Disabled {account.username}; every session has ended.", as_json=as_json, **_facts(account))
 
 
@@ -99,7 +102,7 @@ def disable(user: str, as_json: bool) -> None:
 @json_option
 def enable(user: str, as_json: bool) -> None:
     """Allow USER to log in again. Sessions that were ended stay ended."""
-    account = _change(user, lambda parts, account: parts.users.enable(account.id))
+    account = _change(user, lambda parts, account: parts.users.enable(account.id, by=OPERATOR))
     say(f"Enabled {account.username}.", as_json=as_json, **_facts(account))
 
 
@@ -114,7 +117,7 @@ def set_password(user: str, password_stdin: bool, as_json: bool) -> None:
 
     async def change(parts: Parts, account: Account) -> None:
         _require_strong(parts, password, username=account.username, email=account.email)
-        await parts.users.set_password(account.id, password)
+        await parts.users.set_password(account.id, password, by=OPERATOR)
 
     account = _change(user, change)
     say(f"{account.username} has a new password; every session has ended.", as_json=as_json, **_facts(account))
@@ -129,7 +132,7 @@ def grant(user: str, granted: tuple[str, ...], as_json: bool) -> None:
 
     auth:admin and the other scopes that open this service itself are in a token only if the login asks for them.
     """
-    account = _change(user, lambda parts, account: parts.users.grant(account.id, add=granted))
+    account = _change(user, lambda parts, account: parts.users.grant(account.id, add=granted, by=OPERATOR))
     _say_scopes(account, as_json=as_json)
 
 
@@ -139,7 +142,7 @@ def grant(user: str, granted: tuple[str, ...], as_json: bool) -> None:
 @json_option
 def ungrant(user: str, taken: tuple[str, ...], as_json: bool) -> None:
     """Take scopes away from USER; they are gone at the next refresh."""
-    account = _change(user, lambda parts, account: parts.users.grant(account.id, remove=taken))
+    account = _change(user, lambda parts, account: parts.users.grant(account.id, remove=taken, by=OPERATOR))
     _say_scopes(account, as_json=as_json)
 
 

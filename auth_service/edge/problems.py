@@ -50,7 +50,9 @@ def render(exc: ServiceError) -> Response:
             challenge += f', error="{exc.code}", error_description="{exc.detail}"'
         headers["WWW-Authenticate"] = challenge
     if isinstance(exc, InsufficientScope):
-        headers["WWW-Authenticate"] = f'Bearer realm="{REALM}", error="{exc.code}", scope="{exc.scope}"'
+        headers["WWW-Authenticate"] = (
+            f'Bearer realm="{REALM}", error="{exc.code}", error_description="{exc.detail}", scope="{exc.scope}"'
+        )
     if exc.retry_after is not None:
         headers["Retry-After"] = str(exc.retry_after)
     return problem(exc.status, exc.code, exc.detail, fields=exc.fields, headers=headers)

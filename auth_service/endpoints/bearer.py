@@ -22,6 +22,7 @@ class Bearer:
 
     session: Session
     subject: Subject
+    claims: AccessTokenClaims
     now: datetime
 
 
@@ -53,7 +54,7 @@ class BearerAuthentication:
             raise InvalidBearer("the session is another user's or client's")
         if claims.client_id != self._client_id and self._issuer not in claims.audience:
             raise InvalidBearer("not a first-party token")
-        return Bearer(session, subject, standing.now)
+        return Bearer(session, subject, claims, standing.now)
 
 
 def session_claim(payload: dict[str, object]) -> UUID:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Never, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
@@ -90,16 +91,21 @@ def _parse(data: bytes, model: type[Body]) -> dict[str, Any]:
     return value
 
 
-def validated(model: type[_Body], members: dict[str, Any]) -> _Body:
-    """`members` as a `model`. Raises InvalidRequest."""
+def validated(
+    model: type[_Body], members: Mapping[str, Any], *, unknown: str = "The body holds a member that is not one of"
+) -> _Body:
+    """`members` as a `model`. `unknown` begins the sentence about a member that is none of the model's.
+
+    Raises InvalidRequest.
+    """
     try:
         return model.model_validate(members)
     except ValidationError as exc:
         wrong: dict[str, str] = {}
-        unknown = False
+        strange = False
         for error in exc.errors(include_url=False, include_context=False, include_input=False):
             if error["type"] == "extra_forbidden":
-                unknown = True  # its name is the client's text: it is not repeated
+                strange = True  # its name is the client's text: it is not repeated
             elif error["loc"]:
                 message = "is required" if error["type"] == "missing" else error["msg"]
                 wrong.setdefault(str(error["loc"][0]), message.removeprefix("Value error, "))
@@ -107,11 +113,11 @@ def validated(model: type[_Body], members: dict[str, Any]) -> _Body:
                 for field in model.alternatives:
                     wrong.setdefault(field, error["msg"].removeprefix("Value error, "))
             else:
-                unknown = True  # a name that is not even text
+                strange = True  # a name that is not even text
         detail = "These fields are wrong: " + ", ".join(wrong) + "." if wrong else ""
-        if unknown:
+        if strange:
             known = ", ".join(model.model_fields)
-            detail = f"{detail} The body holds a member that is not one of: {known}.".strip()
+            detail = f"{detail} {unknown}: {known}.".strip()
         raise InvalidRequest(detail, fields=tuple(wrong.items())) from None
 
 

@@ -6,9 +6,9 @@ from pydantic import BaseModel, TypeAdapter
 from starlette.responses import Response
 
 
-def json_response(value: BaseModel, *, status: int = 200) -> Response:
-    """`value` as JSON, without its members that are None."""
-    return Response(value.model_dump_json(exclude_none=True), status, media_type="application/json")
+def json_response(value: BaseModel, *, status: int = 200, whole: bool = False) -> Response:
+    """`value` as JSON, without its members that are None; `whole`: with them, as null."""
+    return Response(value.model_dump_json(exclude_none=not whole), status, media_type="application/json")
 
 
 def json_list(values: list[Any], adapter: TypeAdapter[Any]) -> Response:

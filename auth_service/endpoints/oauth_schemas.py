@@ -93,7 +93,7 @@ class IntrospectionResponse(BaseModel):
         match found:
             case None:
                 return cls(active=False)
-            case LiveAccessToken(claims, subject):
+            case LiveAccessToken(claims=claims, subject=subject):
                 return cls(
                     active=True,
                     scope=scopes.join(claims.scope),

@@ -11,7 +11,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 Handler = Callable[[Request], Awaitable[Response]]
-Credential = Literal["bearer", "client", "refresh_cookie"]
+Credential = Literal["bearer", "admin_bearer", "client", "refresh_cookie"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,7 @@ class Operation:
     body_media_type: str = "application/json"
     oauth_errors: bool = False
     """Whether its refusals are those of RFC 6749 §5.2 instead of problem details."""
+    query: type[BaseModel] | None = None
     credentials: tuple[Credential, ...] = ()
     anonymous: bool = True
     path_parameters: dict[str, dict[str, Any]] = field(default_factory=dict)

@@ -72,7 +72,7 @@ Moment = Annotated[
 """RFC 3339, UTC."""
 
 
-class _Members(Body):
+class Members(Body):
     """What may be left out is left out: `null` would be a second way to say it."""
 
     @field_validator("*", mode="before")
@@ -83,7 +83,7 @@ class _Members(Body):
         return value
 
 
-class Registration(_Members):
+class Registration(Members):
     """A new account."""
 
     model_config = ConfigDict(
@@ -97,7 +97,7 @@ class Registration(_Members):
     scope: Scope | None = None
 
 
-class Login(_Members):
+class Login(Members):
     """Either `email` or `username`, and the password."""
 
     model_config = ConfigDict(
@@ -122,19 +122,19 @@ class Login(_Members):
         return self
 
 
-class Refresh(_Members):
+class Refresh(Members):
     """The refresh token, unless the cookie carries it."""
 
     refresh_token: RefreshTokenText | None = None
 
 
-class Logout(_Members):
+class Logout(Members):
     """The refresh token, unless the cookie or the bearer access token names the session."""
 
     refresh_token: RefreshTokenText | None = None
 
 
-class AccountChange(_Members):
+class AccountChange(Members):
     """What is to change. A new `email` needs `current_password`."""
 
     model_config = ConfigDict(
@@ -149,7 +149,7 @@ class AccountChange(_Members):
     current_password: Password | None = None
 
 
-class PasswordChange(_Members):
+class PasswordChange(Members):
     """The old and the new password."""
 
     current_password: Password

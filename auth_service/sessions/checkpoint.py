@@ -18,12 +18,13 @@ _BATCH = 1000
 # circle, nor can this and the ending of all of a user's sessions (`ending.py`), which keeps the same order.
 _WRITE = """
 WITH batch AS (
-    SELECT * FROM unnest($1::uuid[], $2::int[], $3::timestamptz[]) AS b (id, generation, rotated_at)
+    SELECT * FROM unnest($1::uuid[], $2::int[], $3::timestamptz[], $4::text[]) AS b (id, generation, rotated_at, ip)
 ), locked AS (
     SELECT s.id FROM sessions s JOIN batch b ON b.id = s.id
     WHERE s.generation < b.generation ORDER BY s.id FOR NO KEY UPDATE OF s
 )
-UPDATE sessions s SET generation = b.generation, rotated_at = b.rotated_at, last_used_at = b.rotated_at
+UPDATE sessions s SET generation = b.generation, rotated_at = b.rotated_at, last_used_at = b.rotated_at,
+    last_ip = coalesce(b.ip, s.last_ip)
 FROM batch b JOIN locked l ON l.id = b.id
 WHERE s.id = b.id AND s.generation < b.generation
 """
@@ -36,14 +37,19 @@ class CheckpointWriter:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._pending: dict[UUID, Generation] = {}
+        self._pending: dict[UUID, tuple[Generation, str | None]] = {}
         self._task: asyncio.Task[None] | None = None
 
-    def note(self, session_id: UUID, generation: Generation) -> None:
-        """Remember that a session is at `generation` now."""
+    def note(self, session_id: UUID, generation: Generation, *, ip: str | None) -> None:
+        """Remember that a session is at `generation` now, and from where it got there."""
         pending = self._pending.get(session_id)
-        if pending is None or pending.number < generation.number:
-            self._pending[session_id] = generation
+        if pending is None or pending[0].number < generation.number:
+            self._pending[session_id] = generation, ip
+
+    def unwritten_ip(self, session_id: UUID) -> str | None:
+        """From where a session last rotated, if that is not in PostgreSQL yet."""
+        pending = self._pending.get(session_id)
+        return pending[1] if pending else None
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._run())
@@ -58,19 +64,20 @@ class CheckpointWriter:
 
     async def flush(self) -> None:
         """Write all that is pending. What PostgreSQL does not take now is kept for the next time."""
-        pending, self._pending = sorted(self._pending.items()), {}
+        pending, self._pending = sorted(self._pending.items(), key=lambda item: item[0]), {}
         while pending:
             batch = pending[:_BATCH]
             try:
                 await self._database.rows(
                     _WRITE,
                     [session_id for session_id, _ in batch],
-                    [generation.number for _, generation in batch],
-                    [generation.rotated_at for _, generation in batch],
+                    [generation.number for _, (generation, _) in batch],
+                    [generation.rotated_at for _, (generation, _) in batch],
+                    [ip for _, (_, ip) in batch],
                 )
             except BaseException as exc:
-                for session_id, generation in pending:
-                    self.note(session_id, generation)
+                for session_id, (generation, ip) in pending:
+                    self.note(session_id, generation, ip=ip)
                 if not isinstance(exc, Unavailable):
                     raise
                 _log.warning("checkpoints_kept_back", reason=exc.reason, count=len(pending))

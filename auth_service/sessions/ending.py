@@ -5,15 +5,16 @@ a refresh token of the session meets the row, an access token meets the journal.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal
 from uuid import UUID
 
 import structlog
 
 from auth_service import audit
-from auth_service.audit import Actor
+from auth_service.audit import Action, Actor, Source
 from auth_service.errors import Unavailable
 from auth_service.revocation import journal
 from auth_service.revocation.announcer import Announcer
@@ -38,9 +39,10 @@ WITH doomed AS (
     SELECT id FROM sessions WHERE revoked_at IS NULL AND created_at <= $1 AND expires_at > $1
     ORDER BY id LIMIT $3 FOR NO KEY UPDATE
 )
-UPDATE sessions SET revoked_at = $4, revoked_reason = $2 WHERE id IN (SELECT id FROM doomed) RETURNING id
+UPDATE sessions SET revoked_at = $4, revoked_reason = $2 WHERE id IN (SELECT id FROM doomed) RETURNING id, user_id
 """
 _BATCH = 500
+_ACTIONS: dict[str, Action] = {"logout": "session.logout", "reuse": "session.reuse", "admin": "session.revoked"}
 
 _PUSH_TIMEOUT = 1.0  # seconds: a Redis that hangs must not hold up a logout
 
@@ -56,6 +58,8 @@ class Ended:
 
     session_ids: Sequence[UUID]
     entries: Sequence[Entry]
+    owners: Mapping[UUID, UUID]
+    """The sessions that were alive until then, and whose each was."""
 
 
 class SessionEnding:
@@ -66,37 +70,58 @@ class SessionEnding:
         self._rotations = rotations
         self._announcer = announcer
 
-    async def end(self, session_ids: Sequence[UUID], *, reason: EndReason) -> None:
-        """End these sessions. One that has ended stays as it is; one whose row is gone is journaled all the same."""
+    async def end(
+        self, session_ids: Sequence[UUID], *, reason: Literal["logout", "reuse", "admin"], by: Actor | Source
+    ) -> None:
+        """End these sessions, with an event for each that was alive. One that has ended stays as it is; one whose row
+        is gone is journaled all the same.
+
+        `by` a Source alone: each session's own user, who has shown a token of it.
+        """
         if not session_ids:
             return
         async with self._database.transaction() as transaction:
             now = await read_time(transaction, self._database.clock)
             ended = await self.end_within(transaction, session_ids, reason=reason, now=now)
+            for session_id, user_id in ended.owners.items():
+                await audit.record(
+                    transaction,
+                    _ACTIONS[reason],
+                    by=by if isinstance(by, Actor) else Actor("user", str(user_id), by),
+                    now=now,
+                    target=("session", str(session_id)),
+                    user=str(user_id),
+                )
         await self.announce(ended)
 
     async def end_within(
         self, transaction: Statements, session_ids: Sequence[UUID], *, reason: EndReason, now: datetime
     ) -> Ended:
-        """The same, inside the caller's transaction: `announce` what it answers once that is committed."""
+        """The same, inside the caller's transaction, which records the event: `announce` what it answers once that is
+        committed."""
         ordered = sorted(set(session_ids))
+        owners = {}
         for session_id in ordered:
-            await transaction.rows(
-                "UPDATE sessions SET revoked_at = $2, revoked_reason = $3 WHERE id = $1 AND revoked_at IS NULL",
+            row = await transaction.row(
+                "UPDATE sessions SET revoked_at = $2, revoked_reason = $3 WHERE id = $1 AND revoked_at IS NULL"
+                " RETURNING user_id",
                 session_id,
                 now,
                 reason,
             )
-        return Ended(ordered, await journal.revoke(transaction, "s", map(str, ordered), reason=reason, now=now))
+            if row is not None:
+                owners[session_id] = row["user_id"]
+        return Ended(ordered, await journal.revoke(transaction, "s", map(str, ordered), reason=reason, now=now), owners)
 
     async def end_all_of_user(
         self, transaction: Statements, user_id: UUID, *, reason: EndReason, now: datetime, keep: UUID | None = None
     ) -> Ended:
-        """End a user's sessions but `keep`, inside the caller's transaction, which has changed the user's row already:
-        `announce` what it answers once that is committed."""
+        """End a user's sessions but `keep`, inside the caller's transaction, which has changed or locked the user's row
+        already and records the event: `announce` what it answers once that is committed."""
         rows = await transaction.rows(_END_ALL, user_id, now, reason, keep)
         ended = [row["id"] for row in rows]
-        return Ended(ended, await journal.revoke(transaction, "s", map(str, ended), reason=reason, now=now))
+        entries = await journal.revoke(transaction, "s", map(str, ended), reason=reason, now=now)
+        return Ended(ended, entries, dict.fromkeys(ended, user_id))
 
     async def end_every(
         self, *, reason: EndReason, by: Actor, progress: Callable[[int], None] = lambda _count: None
@@ -112,14 +137,15 @@ class SessionEnding:
                 rows = await transaction.rows(_END_BATCH, began, reason, _BATCH, now)
                 if not rows:
                     return count
-                session_ids = sorted(row["id"] for row in rows)
-                entries = await journal.revoke(transaction, "s", map(str, session_ids), reason=reason, now=now)
-                await audit.record(
-                    transaction, "session.revoked", by=by, now=now, reason=reason, count=len(session_ids)
+                owners = {row["id"]: row["user_id"] for row in rows}
+                names = list(map(str, owners))
+                entries = await journal.revoke(transaction, "s", names, reason=reason, now=now)
+                await audit.record_each(
+                    transaction, "session.revoked", by=by, now=now, kind="session", ids=names, reason=reason
                 )
-            await self.announce(Ended(session_ids, entries))
-            count += len(session_ids)
-            progress(len(session_ids))
+            await self.announce(Ended(tuple(owners), entries, owners))
+            count += len(owners)
+            progress(len(owners))
 
     async def announce(self, ended: Ended) -> None:
         """Tell the verifiers, and Redis, about sessions whose end is committed. Never fails: PostgreSQL has the last

@@ -4,8 +4,12 @@ The order matters. PostgreSQL is read before Redis is changed, so a failure in b
 that dates everything is the one that was read with the session.
 """
 
+from datetime import datetime, timedelta
+
 import structlog
 
+from auth_service import audit
+from auth_service.audit import Actor, Source
 from auth_service.errors import RefreshRefused, ServiceError
 from auth_service.keys.key_ring import KeyRing
 from auth_service.metrics import REFRESHES
@@ -15,9 +19,13 @@ from auth_service.sessions.issuing import WHOLE, IssuedTokens, Narrowing, TokenI
 from auth_service.sessions.rotation import Generation, Outcome, RotationStore
 from auth_service.sessions.session import Session, Standing
 from auth_service.sessions.store import SessionStore
+from auth_service.stores.database import Database
 from auth_service.tokens.refresh_token import RefreshToken
 from auth_service.tokens.subject import Subject
 from auth_service.verifier.errors import InvalidToken, RevokedToken
+
+_SHARING_INTERVAL = timedelta(minutes=5)
+_RECORDED_SINCE = "SELECT 1 FROM audit_events WHERE action = $1 AND target_id = $2 AND occurred_at > $3 LIMIT 1"
 
 _log = structlog.get_logger(__name__)
 
@@ -29,6 +37,7 @@ class RefreshProtocol:
         self,
         *,
         issuer: str,
+        database: Database,
         keys: KeyRing,
         sessions: SessionStore,
         rotations: RotationStore,
@@ -37,6 +46,7 @@ class RefreshProtocol:
         tokens: TokenIssuer,
     ) -> None:
         self._issuer = issuer
+        self._database = database
         self._keys = keys
         self._sessions = sessions
         self._rotations = rotations
@@ -48,11 +58,12 @@ class RefreshProtocol:
         self,
         refresh_token: str,
         *,
+        source: Source,
         cookie_refusal: ServiceError | None = None,
         client_id: str | None = None,
         narrowing: Narrowing = WHOLE,
     ) -> IssuedTokens:
-        """New tokens for the session of `refresh_token`.
+        """New tokens for the session of `refresh_token`, which was presented from `source`.
 
         `cookie_refusal` is raised, before anything is spent, if the session's transport is the cookie. `client_id`:
         only for a token that this client was given. `narrowing` is of the new access token alone (RFC 6749 §6).
@@ -83,13 +94,15 @@ class RefreshProtocol:
         REFRESHES.labels(outcome=rotation.outcome.value).inc()
         if rotation.outcome is Outcome.REUSED:
             # RFC 9700 §4.14.2: thief and owner cannot be told apart, so this session ends, and this one alone.
-            await self._ending.end([session.id], reason="reuse")
+            await self._ending.end([session.id], reason="reuse", by=Actor("anonymous", source=source))
             _log.warning("refresh_token_reused", sid=str(session.id), sub=str(session.user_id))
             raise RefreshRefused("refresh_token_reused")
         if rotation.outcome in (Outcome.ROTATED, Outcome.ADOPTED):
             # And for no other outcome: a held or replayed one may be of a generation that Redis has lost since and made
             # anew, and its older date would end that one's window early. The model check finds the honest user it hits.
-            self._checkpoints.note(session.id, rotation.current)
+            self._checkpoints.note(session.id, rotation.current, ip=source.ip)
+        if rotation.outcome is Outcome.REPLAYED:
+            await self._note_sharing(session, source, standing.now)
         return self._tokens.issue(
             session,
             subject,
@@ -99,6 +112,25 @@ class RefreshProtocol:
             narrowing=narrowing,
             held=token if rotation.outcome in (Outcome.HELD, Outcome.ADOPTED) else None,
         )
+
+    async def _note_sharing(self, session: Session, source: Source, now: datetime) -> None:
+        """Record that a token was used a second time from elsewhere: a thief, or somebody who has just moved.
+
+        Once in a while for each session: whoever holds the token could otherwise fill the log.
+        """
+        last_ip = self._checkpoints.unwritten_ip(session.id) or session.last_ip or session.device.ip
+        if source.is_near(last_ip):
+            return
+        sharing = "session.shared", str(session.id), now - _SHARING_INTERVAL
+        if await self._database.row(_RECORDED_SINCE, *sharing) is None:
+            await audit.record(
+                self._database,
+                "session.shared",
+                by=Actor("anonymous", source=source),
+                now=now,
+                target=("session", str(session.id)),
+                user=str(session.user_id),
+            )
 
 
 def _permitted(token: RefreshToken, standing: Standing) -> tuple[Session, Subject]:

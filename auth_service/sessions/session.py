@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
+from auth_service.audit import Source
 from auth_service.tokens.subject import Subject
 
 Transport = Literal["body", "cookie"]
@@ -30,7 +31,7 @@ class Opening:
 
     transport: Transport
     scope: str | None
-    device: Device
+    source: Source
     replaces: tuple[UUID, ...] = ()
 
 
@@ -49,6 +50,7 @@ class Session:
     rotated_at: datetime | None
     last_used_at: datetime
     device: Device = field(repr=False)
+    last_ip: str | None = field(repr=False)
     revoked_at: datetime | None
 
 

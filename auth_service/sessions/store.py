@@ -54,7 +54,8 @@ class SessionStore:
             generation=1,
             rotated_at=None,
             last_used_at=now,
-            device=opening.device,
+            device=Device(opening.source.ip, opening.source.user_agent),
+            last_ip=None,
             revoked_at=None,
         )
         await transaction.rows(
@@ -72,14 +73,18 @@ class SessionStore:
         )
         return session
 
-    async def live_of_user(self, user_id: UUID, *, now: datetime, limit: int = 200) -> Sequence[Session]:
-        """The live sessions of a user, the newest first."""
+    async def live_of_user(
+        self, user_id: UUID, *, now: datetime, after: tuple[datetime, UUID] | None = None, limit: int = 200
+    ) -> Sequence[Session]:
+        """The live sessions of a user, the newest first; from the one after that of this `created_at` and `id`."""
         rows = await self._database.rows(
             "SELECT * FROM sessions WHERE user_id = $1 AND revoked_at IS NULL AND expires_at > $2"
-            " ORDER BY created_at DESC, id LIMIT $3",
+            " AND ($4::timestamptz IS NULL OR (created_at, id) < ($4, $5::uuid))"
+            " ORDER BY created_at DESC, id DESC LIMIT $3",
             user_id,
             now,
             limit,
+            *(after or (None, None)),
         )
         return [_session(row) for row in rows]
 
@@ -97,5 +102,6 @@ def _session(row: Row) -> Session:
         rotated_at=row["rotated_at"],
         last_used_at=row["last_used_at"],
         device=Device(row["ip"], row["user_agent"]),
+        last_ip=row["last_ip"],
         revoked_at=row["revoked_at"],
     )

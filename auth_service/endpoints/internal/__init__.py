@@ -1,1 +1,1 @@
-"""The internal port: health and metrics. Never behind the ingress."""
+"""The internal port: health, metrics and the admin API. Never behind the ingress."""

@@ -9,6 +9,7 @@ from auth_service.accounts.password_rules import require_strong
 from auth_service.accounts.users import Users
 from auth_service.endpoints import schemas
 from auth_service.endpoints.account_names import given_names
+from auth_service.endpoints.actor import user_actor
 from auth_service.endpoints.bearer import BearerAuthentication
 from auth_service.endpoints.body import parse_body
 from auth_service.endpoints.json_response import json_response
@@ -80,7 +81,11 @@ class AccountEndpoints:
                 )
             verified_hash = await self._users.require_password(bearer.subject.id, body.current_password)
         changed = await self._users.rename(
-            bearer.subject.id, username=username, email=email, verified_hash=verified_hash
+            bearer.subject.id,
+            username=username,
+            email=email,
+            verified_hash=verified_hash,
+            by=user_actor(bearer.subject.id, request),
         )
         return json_response(schemas.User.of(changed))
 
@@ -99,5 +104,6 @@ class AccountEndpoints:
             current=body.current_password,
             new=body.new_password,
             keep_session=bearer.session.id,
+            by=user_actor(bearer.subject.id, request),
         )
         return Response(status_code=204)

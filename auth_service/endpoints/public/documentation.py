@@ -70,10 +70,11 @@ class DocumentationEndpoints:
     """`document` is called at the first request: the document describes these endpoints too."""
 
     def __init__(self, *, document: Callable[[], dict[str, object]]) -> None:
-        self._document = document
+        self._described = document
         self._written: bytes | None = None
 
-    def operations(self) -> Iterable[Operation]:
+    def document(self) -> Iterable[Operation]:
+        """The document alone."""
         yield Operation(
             "GET",
             "/openapi.json",
@@ -82,6 +83,10 @@ class DocumentationEndpoints:
             "Documentation",
             {200: Answer("The document.", {"type": "object"})},
         )
+
+    def operations(self) -> Iterable[Operation]:
+        """The document and the page that shows it."""
+        yield from self.document()
         yield Operation(
             "GET",
             "/docs",
@@ -101,7 +106,7 @@ class DocumentationEndpoints:
 
     async def openapi(self, _request: Request) -> Response:
         if self._written is None:
-            self._written = json.dumps(self._document()).encode()
+            self._written = json.dumps(self._described()).encode()
         return Response(self._written, media_type="application/json")
 
     async def page(self, _request: Request) -> Response:

@@ -8,13 +8,14 @@ from starlette.responses import Response
 from auth_service.accounts.client_grant import ClientCredentialsGrant
 from auth_service.accounts.introspection import Introspection
 from auth_service.accounts.token_revocation import TokenRevocation
+from auth_service.audit import Source
 from auth_service.endpoints import oauth_schemas as schemas
+from auth_service.endpoints.actor import source_of
 from auth_service.endpoints.client_authentication import ClientAuthentication, ClientForm
 from auth_service.endpoints.form import MEDIA_TYPE, parse_form
 from auth_service.endpoints.json_response import json_response
 from auth_service.endpoints.oauth_errors import oauth_errors
 from auth_service.endpoints.operation import Answer, Handler, Operation
-from auth_service.endpoints.request_source import source_of
 from auth_service.errors import GrantRefused, InvalidRequest
 from auth_service.sessions.issuing import IssuedTokens, Narrowing
 from auth_service.sessions.refresh import RefreshProtocol
@@ -82,7 +83,7 @@ class OAuthEndpoints:
             case "refresh_token":
                 if authenticated is not None:
                     raise GrantRefused("unauthorized_client", "This client may not use this grant.")
-                return json_response(schemas.OAuthTokenResponse.of(await self._refreshed(form)))
+                return json_response(schemas.OAuthTokenResponse.of(await self._refreshed(form, source_of(request))))
             case _:
                 known = " and ".join(GRANT_TYPES)
                 raise GrantRefused("unsupported_grant_type", f"The grants of this service are {known}.")
@@ -100,11 +101,12 @@ class OAuthEndpoints:
         found = await self._introspection.introspect(form.token, caller=caller)
         return json_response(schemas.IntrospectionResponse.of(found))
 
-    async def _refreshed(self, form: schemas.TokenRequest) -> IssuedTokens:
+    async def _refreshed(self, form: schemas.TokenRequest, source: Source) -> IssuedTokens:
         if form.refresh_token is None:
             raise InvalidRequest("The body lacks a parameter.", fields=(("refresh_token", "is required"),))
         return await self._refresh.refresh(
             form.refresh_token,
+            source=source,
             client_id=self._authentication.public_client_id,
             narrowing=Narrowing(
                 scope=None if form.scope is None else scopes.split(form.scope),

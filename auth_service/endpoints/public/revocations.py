@@ -11,8 +11,9 @@ from auth_service.edge.stream_limit import StreamLimit
 from auth_service.endpoints import event_stream, schemas
 from auth_service.endpoints.conditional import etag_matches
 from auth_service.endpoints.event_stream import EventStream
-from auth_service.endpoints.feed_access import FeedAccess
 from auth_service.endpoints.operation import Answer, Operation
+from auth_service.endpoints.privileged import PrivilegedAccess
+from auth_service.errors import InvalidBearer
 from auth_service.revocation.feed import RevocationFeed
 
 PATH = "/revocations"
@@ -23,10 +24,11 @@ _REFUSED = re.compile(r"q\s*=\s*0(\.0*)?")
 class RevocationEndpoints:
     """What verifiers follow, so that a revoked token stops working everywhere without a question per request.
 
-    `access`: who may; None: everybody.
+    `access`: which clients may; None: everybody may. It is checked when the feed is opened, and one that is open stays
+    so: its reader would only open it again.
     """
 
-    def __init__(self, *, feed: RevocationFeed, access: FeedAccess | None) -> None:
+    def __init__(self, *, feed: RevocationFeed, access: PrivilegedAccess | None) -> None:
         self._feed = feed
         self._access = access
         self._streams = StreamLimit(_STREAMS_PER_ADDRESS)
@@ -60,7 +62,9 @@ class RevocationEndpoints:
 
     async def revocations(self, request: Request) -> Response:
         if self._access is not None:
-            await self._access.require(request)
+            live = await self._access.require(request)
+            if live.client is None:
+                raise InvalidBearer("a user's token, not a client's")
         if _wants_stream(request):
             self._feed.known_at()
             return EventStream(self._feed.events(), place=self._streams.place(request.state.client_address))

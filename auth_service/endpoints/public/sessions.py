@@ -10,6 +10,7 @@ from starlette.responses import Response
 from auth_service.accounts.users import Users
 from auth_service.edge.origins import Origins
 from auth_service.endpoints import refresh_cookie, schemas
+from auth_service.endpoints.actor import source_of, user_actor
 from auth_service.endpoints.bearer import BearerAuthentication, presented_access_token
 from auth_service.endpoints.body import parse_body
 from auth_service.endpoints.json_response import json_list, json_response
@@ -119,7 +120,7 @@ class SessionEndpoints:
         refresh_token = body.refresh_token or cookie
         if not refresh_token:
             raise RefreshRefused("invalid_token", "none was presented")
-        tokens = await self._refresh.refresh(refresh_token, cookie_refusal=cookie_refusal)
+        tokens = await self._refresh.refresh(refresh_token, source=source_of(request), cookie_refusal=cookie_refusal)
         response = json_response(schemas.TokenResponse.of(tokens))
         refresh_cookie.attach(response, tokens)
         return response
@@ -135,7 +136,7 @@ class SessionEndpoints:
         if access_token is None and body.refresh_token is None and cookie is None:
             raise InvalidBearer("no credentials", presented=False)
         named = self._presented.named_by(access_token=access_token, refresh_tokens=(body.refresh_token, cookie))
-        await self._ending.end(named, reason="logout")
+        await self._ending.end(named, reason="logout", by=source_of(request))
         response = Response(status_code=204)
         if cookie is not None:
             refresh_cookie.clear(response)
@@ -149,7 +150,7 @@ class SessionEndpoints:
 
     async def end_sessions(self, request: Request) -> Response:
         bearer = await self._bearer.authenticate(request)
-        await self._users.end_sessions(bearer.subject.id, reason="logout")
+        await self._users.end_sessions(bearer.subject.id, reason="logout", by=user_actor(bearer.subject.id, request))
         return Response(status_code=204)
 
     async def end_session(self, request: Request) -> Response:
@@ -161,5 +162,5 @@ class SessionEndpoints:
         session = (await self._sessions.standing(session_id)).session
         if session is None or session.user_id != bearer.subject.id:
             raise NotFound("no such session of this user")
-        await self._ending.end([session_id], reason="logout")
+        await self._ending.end([session_id], reason="logout", by=user_actor(bearer.subject.id, request))
         return Response(status_code=204)

@@ -9,13 +9,13 @@ from auth_service.accounts.sign_in import SignIn
 from auth_service.edge.origins import Origins
 from auth_service.endpoints import refresh_cookie, schemas
 from auth_service.endpoints.account_names import required_names
+from auth_service.endpoints.actor import source_of
 from auth_service.endpoints.body import parse_body
 from auth_service.endpoints.json_response import json_response
 from auth_service.endpoints.operation import Answer, Operation
 from auth_service.endpoints.presented import PresentedSessions
-from auth_service.endpoints.request_source import source_of
 from auth_service.sessions.issuing import IssuedTokens
-from auth_service.sessions.session import Device, Opening
+from auth_service.sessions.session import Opening
 
 
 class SignInEndpoints:
@@ -76,15 +76,10 @@ class SignInEndpoints:
                 raise refusal
         # The new cookie replaces the one that came along: nobody could ever end that one's session there.
         replaces = self._presented.named_by(refresh_tokens=(cookie,)) if body.transport == "cookie" else []
-        return Opening(body.transport, body.scope, _device(request), tuple(replaces))
+        return Opening(body.transport, body.scope, source_of(request), tuple(replaces))
 
 
 def _respond(tokens: IssuedTokens, *, status: int) -> Response:
     response = json_response(schemas.TokenResponse.of(tokens), status=status)
     refresh_cookie.attach(response, tokens)
     return response
-
-
-def _device(request: Request) -> Device:
-    source = source_of(request)
-    return Device(source.ip, source.user_agent)

@@ -30,7 +30,9 @@ from auth_service.endpoints.bearer import BearerAuthentication
 from auth_service.endpoints.client_authentication import ClientAuthentication
 from auth_service.endpoints.internal.administrator import AdminAuthentication
 from auth_service.endpoints.internal.audit_events import AuditEndpoints
+from auth_service.endpoints.internal.clients import ClientAdministration
 from auth_service.endpoints.internal.health import HealthEndpoints
+from auth_service.endpoints.internal.keys import KeyAdministration
 from auth_service.endpoints.internal.metrics import MetricsEndpoints
 from auth_service.endpoints.internal.sessions import SessionAdministration
 from auth_service.endpoints.internal.users import UserAdministration
@@ -289,6 +291,8 @@ def _internal_operations(parts: Parts, readiness: Readiness) -> list[Operation]:
         *SessionAdministration(
             users=parts.users, sessions=parts.sessions, ending=parts.ending, admin=admin
         ).operations(),
+        *ClientAdministration(clients=parts.clients, admin=admin).operations(),
+        *KeyAdministration(life_cycle=parts.key_life_cycle, revocation=parts.key_revocation, admin=admin).operations(),
         *AuditEndpoints(database=parts.database, admin=admin).operations(),
         *DocumentationEndpoints(document=lambda: openapi_document(operations, server="/")).document(),
     ]

@@ -44,6 +44,8 @@ carries `X-Request-ID`: the id sent with the request, or a new one. The log know
 
 _TAGS = {
     "Users": "Accounts, as an administrator keeps them.",
+    "Clients": "Services with tokens of their own.",
+    "Keys": "The signing keys, which rotate by themselves.",
     "Audit": "Who did what, to what, and from where.",
     "Health": "Is this process alive, and may it be sent traffic?",
     "Metrics": "Numbers for Prometheus.",
@@ -126,7 +128,8 @@ _ADMIN_PROBLEMS: dict[int, tuple[str, str, ServiceError]] = {
     ),
     409: (
         "Conflict",
-        "`email_taken` or `username_taken`: another account has it. `own_account`: you would lock yourself out.",
+        "`email_taken`, `username_taken`, `client_name_taken`: another has it. `own_account`: you would lock yourself "
+        "out.",
         OwnAccount(),
     ),
 }

@@ -1,5 +1,6 @@
 """The JSON that goes in and out of `/admin/*`, as models: they parse, they write, and they are the OpenAPI document."""
 
+from datetime import datetime
 from typing import Annotated, Any, Self
 from uuid import UUID
 
@@ -7,12 +8,15 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from auth_service.accounts import names
 from auth_service.accounts.account import Account
+from auth_service.accounts.clients import GRANT_TYPES, LONGEST_OVERLAP, OVERLAP, GrantType
+from auth_service.accounts.clients import Client as StoredClient
 from auth_service.audit import Action
 from auth_service.audit_trail import AuditEvent as RecordedEvent
 from auth_service.endpoints.body import Text
 from auth_service.endpoints.internal.paging import PageQuery
 from auth_service.endpoints.query import Moment as GivenMoment
 from auth_service.endpoints.schemas import Email, Members, Moment, Password, Username
+from auth_service.keys.schedule import KeyLife, State
 from auth_service.sessions.session import Session as StoredSession
 from auth_service.sessions.session import Transport
 from auth_service.tokens import scope as scopes
@@ -129,6 +133,94 @@ class Session(BaseModel):
             last_ip=session.last_ip,
             user_agent=session.device.user_agent,
         )
+
+
+class NewClient(Members):
+    """A new client (RFC 7591 §2). What is in its lists is the most that its tokens can have."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"client_name": "billing", "scope": "invoices:read"}]})
+
+    client_name: Annotated[Text, Field(examples=["billing"])]
+    grant_types: list[GrantType] = Field(default_factory=lambda: list(GRANT_TYPES))
+    scope: Annotated[Text, Field(max_length=scopes.MAX_LENGTH, examples=["invoices:read invoices:write"])] = ""
+    audiences: list[Text] = Field(
+        default_factory=list, max_length=32, description="Default: those of AUTH_AUDIENCES.", examples=[["orders"]]
+    )
+
+
+class SecretRotation(Members):
+    """How long the secret that was current stays good."""
+
+    overlap: int = Field(
+        int(OVERLAP.total_seconds()), ge=0, le=int(LONGEST_OVERLAP.total_seconds()), description="Seconds."
+    )
+
+
+class Client(BaseModel):
+    """A client. `previous_secret_until`: until when the secret before the current one is good too."""
+
+    client_id: UUID = Field(examples=[_ID])
+    client_name: str = Field(examples=["billing"])
+    grant_types: list[str] = Field(examples=[list(GRANT_TYPES)])
+    scope: str = Field(examples=["invoices:read"])
+    audiences: list[str] = Field(examples=[["orders"]])
+    created_at: Moment
+    previous_secret_until: Moment | None
+
+    @classmethod
+    def of(cls, client: StoredClient) -> Self:
+        return cls(**_described(client))
+
+
+class ClientWithSecret(Client):
+    """A client and its secret, which is stored hashed alone: nobody can be told it again."""
+
+    client_secret: str = Field(json_schema_extra={"format": "password"})
+
+    @classmethod
+    def of_new(cls, client: StoredClient, secret: str) -> Self:
+        return cls(**_described(client), client_secret=secret)
+
+
+def _described(client: StoredClient) -> dict[str, Any]:
+    return {
+        "client_id": client.id,
+        "client_name": client.name,
+        "grant_types": sorted(client.grant_types),
+        "scope": scopes.join(client.scope),
+        "audiences": list(client.audiences),
+        "created_at": client.created_at,
+        "previous_secret_until": client.previous_secret_until,
+    }
+
+
+class Key(BaseModel):
+    """A signing key. `removed_at`: when nothing that it signed can be good any more."""
+
+    kid: str = Field(examples=["NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs"])
+    state: State
+    created_at: Moment
+    signs_from: Moment
+    signs_until: Moment | None
+    removed_at: Moment | None
+
+    @classmethod
+    def of(cls, life: KeyLife, *, now: datetime) -> Self:
+        return cls(
+            kid=life.kid,
+            state=life.state(now),
+            created_at=life.created_at,
+            signs_from=life.signs_from,
+            signs_until=life.signs_until,
+            removed_at=life.removed_at,
+        )
+
+
+class KeySwitch(BaseModel):
+    """Which key signs next, and from when."""
+
+    kid: str = Field(examples=["NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs"])
+    signs_from: Moment
 
 
 _Id = Annotated[Text, Field(min_length=1, max_length=64, examples=[_ID])]

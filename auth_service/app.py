@@ -115,6 +115,7 @@ class Application:
         self,
         parts: Parts,
         follower: Follower,
+        key_follower: KeyFollower,
         feed: RevocationFeed,
         public: Starlette,
         internal: Starlette,
@@ -122,8 +123,8 @@ class Application:
     ) -> None:
         self.parts = parts
         self.jobs = Jobs(parts.database, [parts.key_life_cycle.job])
-        self.key_follower = KeyFollower(parts.key_store, parts.keys)
         self.follower = follower
+        self.key_follower = key_follower
         self.feed = feed
         self.public = public
         self.internal = internal
@@ -235,15 +236,18 @@ def create_app(settings: Settings, clock: Clock | None = None) -> Application:
     )
     internal = _starlette(settings, [*health.operations(), *MetricsEndpoints().operations()], middleware=[], quiet=True)
     origins = Origins(settings.issuer, settings.allowed_origins)
+    # A connection for each of the two that follow: requests that have used up all others must not hold them up.
+    following = Database(settings.database_url.get_secret_value(), parts.database.clock, pool_size=2)
     follower = Follower(
-        database=Database(settings.database_url.get_secret_value(), parts.database.clock, pool_size=1),
+        database=following,
         stream=StreamReader(open_blocking_redis(settings.redis_url.get_secret_value(), block=BLOCK)),
         live_set=parts.live_set,
     )
     feed = RevocationFeed(parts.live_set, follower.freshness, issuer=settings.issuer)
     operations, assets = _public_operations(parts, feed, origins)
     public = _starlette(settings, [*operations, *assets], middleware=[origins.cors()], quiet=False)
-    application = Application(parts, follower, feed, public, internal, readiness)
+    key_follower = KeyFollower(parts.key_store, parts.keys, database=following)
+    application = Application(parts, follower, key_follower, feed, public, internal, readiness)
     public.router.lifespan_context = lambda _app: application.lifespan()
     return application
 

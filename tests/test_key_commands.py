@@ -90,9 +90,14 @@ def test_revoke_replaces_the_key_and_says_so(settings: Callable[..., Settings]) 
     states = {key["kid"]: key["state"] for key in _listed(settings())}
     assert (states[first], states[second], *states.values()) == ("revoked", "signing", "revoked", "signing", "standby")
     assert command("keys", "revoke", first, settings=settings()).out.startswith("It had been revoked already")
-    unknown = command("keys", "revoke", "nothing", settings=settings())
-    assert (unknown.code, unknown.out) == (1, "")
-    assert "there is no key of this kid" in unknown.err
+
+
+@pytest.mark.parametrize("kid", ["nothing", "-" + "x" * 42, "-" + "h" * 42])
+def test_an_unknown_kid_is_said_to_be_one_whatever_it_begins_with(settings: Callable[..., Settings], kid: str) -> None:
+    for arguments in ([kid], [kid, "--end-sessions"], ["--json", "--", kid]):
+        done = command("keys", "revoke", *arguments, settings=settings())
+        assert (done.code, done.out) == (1, ""), arguments
+        assert "there is no key of this kid" in done.err
 
 
 @pytest.mark.parametrize("arguments", [["rotate"], ["revoke"], ["rewrap"]])

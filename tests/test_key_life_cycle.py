@@ -4,6 +4,7 @@ import asyncio
 import re
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import Any
 
@@ -11,6 +12,7 @@ import asyncpg
 import pytest
 from joserfc.jwk import RSAKey
 
+from auth_service.app import Parts
 from auth_service.audit import OPERATOR
 from auth_service.errors import NotFound
 from auth_service.jobs import run_step
@@ -165,6 +167,21 @@ async def test_what_a_revoked_key_has_signed_is_refused_and_another_signs(servic
     assert first not in await _states(service)
 
 
+async def test_a_service_whose_connections_are_all_taken_hears_of_a_revoked_key(service: Service) -> None:
+    first, _ = await _states(service)
+    async with AsyncExitStack() as taken:
+        parts = Parts(service.settings, service.clock)
+        await parts.open()
+        taken.push_async_callback(parts.close)
+        for _ in range(16):
+            await taken.enter_async_context(service.app.parts.database.transaction())
+        await parts.key_revocation.revoke(first, by=OPERATOR)
+        answered = time.monotonic()
+        while not service.app.parts.keys.is_revoked(first):
+            assert time.monotonic() < answered + 2
+            await asyncio.sleep(0.02)
+
+
 async def test_a_revoked_standby_never_signs_and_is_replaced(service: Service) -> None:
     first, second = await _states(service)
     user = await service.register()
@@ -178,15 +195,24 @@ async def test_a_revoked_standby_never_signs_and_is_replaced(service: Service) -
 
 async def test_sessions_are_ended_with_the_key_on_request_and_later_ones_are_not(service: Service) -> None:
     users = [await service.register() for _ in range(3)]
-    ended = await service.app.parts.ending.end_every(reason="key_revoked", by=OPERATOR)
-    assert ended == 3
+    await service.sql(
+        "INSERT INTO sessions (id, user_id, client_id, transport, scope, created_at, expires_at, last_used_at)"
+        " SELECT gen_random_uuid(), user_id, client_id, transport, scope, created_at, expires_at, last_used_at"
+        " FROM generate_series(1, 1000), (SELECT * FROM sessions LIMIT 1) AS session"
+    )
+    told: list[tuple[int, int]] = []
+    ended = await service.app.parts.ending.end_every(
+        reason="key_revoked", by=OPERATOR, progress=lambda done, live: told.append((done, live))
+    )
+    assert ended == 1003
+    assert told == [(500, 1003), (1000, 1003), (1003, 1003)]
     for user in users:
         assert problem(await service.refresh(user.refresh_token)) == (401, "refresh_token_revoked")
-    assert len(await service.sql("SELECT 1 FROM revocations WHERE kind = 's'")) == 3
+    assert len(await service.sql("SELECT 1 FROM revocations WHERE kind = 's'")) == 1003
     assert (await service.refresh((await service.login(users[0])).refresh_token)).status_code == 200
-    [event] = await service.sql("SELECT actor_kind, details FROM audit_events WHERE action = 'session.revoked'")
-    assert event["actor_kind"] == "operator"
-    assert '"count": 3' in event["details"]
+    events = await service.sql("SELECT actor_kind, details FROM audit_events WHERE action = 'session.revoked'")
+    assert [event["actor_kind"] for event in events] == ["operator"] * 3
+    assert '"count": 500' in events[0]["details"]
 
 
 async def test_a_process_that_cannot_decrypt_the_key_that_is_due_signs_with_no_other(

@@ -20,7 +20,7 @@ from auth_service.keys.encryption import WrongEncryptionKey
 from auth_service.keys.schedule import PUBLISHED_AFTER, PUBLISHED_BEFORE, SWITCH_NOTICE, UNDER_WAY
 from auth_service.settings import Settings
 from auth_service.stores.clock import Clock
-from tests.support.service import Service, Start, problem, running_service
+from tests.support.service import PASSWORD, Service, SignedIn, Start, problem, running_service
 from tests.support.tokens import header_of
 
 _DAY = 86_400
@@ -287,6 +287,41 @@ async def test_the_key_of_an_older_schema_goes_on_and_is_followed_by_a_standby(s
     service.advance(seconds=120)
     assert header_of((await service.login(user)).access_token)["kid"] != kid
     assert (await service.refresh(user.refresh_token)).status_code == 200
+
+
+async def test_past_the_end_of_every_key_nothing_is_signed_until_somebody_has_looked(service: Service) -> None:
+    _, second = await _states(service)
+    user = await service.register()
+    service.advance(seconds=61 * _DAY)
+    assert problem(await service.http.post("/user/login", json=_credentials(user))) == (503, "unavailable")
+    await _do_what_is_due(service)
+    assert header_of((await service.login(user)).access_token)["kid"] == second, "the one that is known to all goes on"
+    *_, third = await _states(service)
+    assert (await _states(service))[third] == "standby"
+
+
+def _credentials(user: SignedIn) -> dict[str, str]:
+    return {"email": user.email, "password": PASSWORD}
+
+
+async def test_whoever_rotates_and_revokes_at_once_does_it_one_after_the_other(service: Service) -> None:
+    first, second = await _states(service)
+    service.advance(seconds=PUBLISHED_BEFORE.total_seconds())
+    async with AsyncExitStack() as stack:
+        several = []
+        for _ in range(3):
+            several.append(Parts(service.settings, service.clock))
+            await several[-1].open()
+            stack.push_async_callback(several[-1].close)
+        switches = await asyncio.gather(*(parts.key_life_cycle.rotate(by=OPERATOR) for parts in several))
+        assert sorted(switch.hastened for switch in switches) == [False, False, True]
+        assert {(switch.kid, switch.signs_from) for switch in switches} == {(second, switches[0].signs_from)}
+        await asyncio.gather(*(run_step(parts.database, parts.key_life_cycle.job) for parts in several))
+        revoked = await asyncio.gather(*(parts.key_revocation.revoke(first, by=OPERATOR) for parts in several))
+    assert sorted(revoked) == [False, False, True]
+    states = list((await _states(service)).values())
+    assert (states.count("signing"), states.count("revoked"), states.count("standby")) == (1, 1, 1)
+    assert (await _states(service))[second] == "signing"
 
 
 @pytest.mark.parametrize("bits", [3072, 4096])

@@ -63,16 +63,16 @@ class KeyFollower:
                 self._report(exc.reason)
             except Exception as exc:
                 # Whatever it was: a process without this task would go on with keys that are not in use any more.
-                self._report(type(exc).__name__)
+                self._report(type(exc).__name__, unexpected=True)
             else:
                 self.hold(stored)
                 self._report(next((str(problem) for problem in stored.unreadable.values()), None))
 
-    def _report(self, problem: str | None) -> None:
+    def _report(self, problem: str | None, *, unexpected: bool = False) -> None:
         """Log the first of a row of failures, and its end."""
         if problem != self._problem:
             self._problem = problem
             if problem is None:
                 _log.info("keys_followed_again")
             else:
-                _log.error("keys_not_followed", reason=problem)
+                _log.error("keys_not_followed", reason=problem, exc_info=unexpected)

@@ -138,6 +138,7 @@ class Application:
         self,
         parts: Parts,
         follower: Follower,
+        key_follower: KeyFollower,
         feed: RevocationFeed,
         jobs: Jobs,
         public: Starlette,
@@ -145,8 +146,8 @@ class Application:
         readiness: Readiness,
     ) -> None:
         self.parts = parts
-        self.key_follower = KeyFollower(parts.key_store, parts.keys)
         self.follower = follower
+        self.key_follower = key_follower
         self.feed = feed
         self.jobs = jobs
         self.public = public
@@ -260,16 +261,19 @@ def create_app(settings: Settings, clock: Clock | None = None) -> Application:
     )
     internal = _starlette(settings, _internal_operations(parts, readiness), middleware=[], quiet=True)
     origins = Origins(settings.issuer, settings.allowed_origins)
+    # A connection for each of the two that follow: requests that have used up all others must not hold them up.
+    following = Database(settings.database_url.get_secret_value(), parts.database.clock, pool_size=2)
     follower = Follower(
-        database=Database(settings.database_url.get_secret_value(), parts.database.clock, pool_size=1),
+        database=following,
         stream=StreamReader(open_blocking_redis(settings.redis_url.get_secret_value(), block=BLOCK)),
         live_set=parts.live_set,
     )
     feed = RevocationFeed(parts.live_set, follower.freshness, issuer=settings.issuer)
     operations, assets = _public_operations(parts, feed, origins, bearer)
     public = _starlette(settings, [*operations, *assets], middleware=[origins.cors()], quiet=False)
+    key_follower = KeyFollower(parts.key_store, parts.keys, database=following)
     jobs = Jobs(parts.database, [parts.key_life_cycle.job, *pruning_jobs(settings)])
-    application = Application(parts, follower, feed, jobs, public, internal, readiness)
+    application = Application(parts, follower, key_follower, feed, jobs, public, internal, readiness)
     public.router.lifespan_context = lambda _app: application.lifespan()
     return application
 

@@ -4,6 +4,7 @@ import asyncio
 import re
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import Any
 
@@ -11,6 +12,7 @@ import asyncpg
 import pytest
 from joserfc.jwk import RSAKey
 
+from auth_service.app import Parts
 from auth_service.audit import OPERATOR
 from auth_service.errors import NotFound
 from auth_service.jobs import run_step
@@ -18,7 +20,7 @@ from auth_service.keys.encryption import WrongEncryptionKey
 from auth_service.keys.schedule import PUBLISHED_AFTER, PUBLISHED_BEFORE, SWITCH_NOTICE, UNDER_WAY
 from auth_service.settings import Settings
 from auth_service.stores.clock import Clock
-from tests.support.service import Service, Start, problem, running_service
+from tests.support.service import PASSWORD, Service, SignedIn, Start, problem, running_service
 from tests.support.tokens import header_of
 
 _DAY = 86_400
@@ -165,6 +167,21 @@ async def test_what_a_revoked_key_has_signed_is_refused_and_another_signs(servic
     assert first not in await _states(service)
 
 
+async def test_a_service_whose_connections_are_all_taken_hears_of_a_revoked_key(service: Service) -> None:
+    first, _ = await _states(service)
+    async with AsyncExitStack() as taken:
+        parts = Parts(service.settings, service.clock)
+        await parts.open()
+        taken.push_async_callback(parts.close)
+        for _ in range(16):
+            await taken.enter_async_context(service.app.parts.database.transaction())
+        await parts.key_revocation.revoke(first, by=OPERATOR)
+        answered = time.monotonic()
+        while not service.app.parts.keys.is_revoked(first):
+            assert time.monotonic() < answered + 2
+            await asyncio.sleep(0.02)
+
+
 async def test_a_revoked_standby_never_signs_and_is_replaced(service: Service) -> None:
     first, second = await _states(service)
     user = await service.register()
@@ -178,14 +195,23 @@ async def test_a_revoked_standby_never_signs_and_is_replaced(service: Service) -
 
 async def test_sessions_are_ended_with_the_key_on_request_and_later_ones_are_not(service: Service) -> None:
     users = [await service.register() for _ in range(3)]
-    ended = await service.app.parts.ending.end_every(reason="key_revoked", by=OPERATOR)
-    assert ended == 3
+    await service.sql(
+        "INSERT INTO sessions (id, user_id, client_id, transport, scope, created_at, expires_at, last_used_at)"
+        " SELECT gen_random_uuid(), user_id, client_id, transport, scope, created_at, expires_at, last_used_at"
+        " FROM generate_series(1, 1000), (SELECT * FROM sessions LIMIT 1) AS session"
+    )
+    told: list[tuple[int, int]] = []
+    ended = await service.app.parts.ending.end_every(
+        reason="key_revoked", by=OPERATOR, progress=lambda done, live: told.append((done, live))
+    )
+    assert ended == 1003
+    assert told == [(500, 1003), (1000, 1003), (1003, 1003)]
     for user in users:
         assert problem(await service.refresh(user.refresh_token)) == (401, "refresh_token_revoked")
-    assert len(await service.sql("SELECT 1 FROM revocations WHERE kind = 's'")) == 3
+    assert len(await service.sql("SELECT 1 FROM revocations WHERE kind = 's'")) == 1003
     assert (await service.refresh((await service.login(users[0])).refresh_token)).status_code == 200
     events = await service.sql("SELECT actor_kind, details FROM audit_events WHERE action = 'session.revoked'")
-    assert [event["actor_kind"] for event in events] == ["operator"] * 3
+    assert [event["actor_kind"] for event in events] == ["operator"] * 1003
     assert all('"reason": "key_revoked"' in event["details"] for event in events)
 
 
@@ -261,6 +287,41 @@ async def test_the_key_of_an_older_schema_goes_on_and_is_followed_by_a_standby(s
     service.advance(seconds=120)
     assert header_of((await service.login(user)).access_token)["kid"] != kid
     assert (await service.refresh(user.refresh_token)).status_code == 200
+
+
+async def test_past_the_end_of_every_key_nothing_is_signed_until_somebody_has_looked(service: Service) -> None:
+    _, second = await _states(service)
+    user = await service.register()
+    service.advance(seconds=61 * _DAY)
+    assert problem(await service.http.post("/user/login", json=_credentials(user))) == (503, "unavailable")
+    await _do_what_is_due(service)
+    assert header_of((await service.login(user)).access_token)["kid"] == second, "the one that is known to all goes on"
+    *_, third = await _states(service)
+    assert (await _states(service))[third] == "standby"
+
+
+def _credentials(user: SignedIn) -> dict[str, str]:
+    return {"email": user.email, "password": PASSWORD}
+
+
+async def test_whoever_rotates_and_revokes_at_once_does_it_one_after_the_other(service: Service) -> None:
+    first, second = await _states(service)
+    service.advance(seconds=PUBLISHED_BEFORE.total_seconds())
+    async with AsyncExitStack() as stack:
+        several = []
+        for _ in range(3):
+            several.append(Parts(service.settings, service.clock))
+            await several[-1].open()
+            stack.push_async_callback(several[-1].close)
+        switches = await asyncio.gather(*(parts.key_life_cycle.rotate(by=OPERATOR) for parts in several))
+        assert sorted(switch.hastened for switch in switches) == [False, False, True]
+        assert {(switch.kid, switch.signs_from) for switch in switches} == {(second, switches[0].signs_from)}
+        await asyncio.gather(*(run_step(parts.database, parts.key_life_cycle.job) for parts in several))
+        revoked = await asyncio.gather(*(parts.key_revocation.revoke(first, by=OPERATOR) for parts in several))
+    assert sorted(revoked) == [False, False, True]
+    states = list((await _states(service)).values())
+    assert (states.count("signing"), states.count("revoked"), states.count("standby")) == (1, 1, 1)
+    assert (await _states(service))[second] == "signing"
 
 
 @pytest.mark.parametrize("bits", [3072, 4096])

@@ -70,12 +70,16 @@ def test_within_two_seconds_every_verifier_refuses_a_revoked_key_and_every_proce
 
     # Processes are asked one after the other, each until it signs with another key.
     signs = {process.port: _signs_with_another_key(system, process, kid) for process in system.processes}
+    late = []
     for session, access_token in watched.items():
         refused = system.fleet.refused_at(session, until=answered + _PROMISED + 1)
         assert len(refused) == system.fleet.size
-        assert max(refused) - answered <= _PROMISED
+        late.append(max(refused) - answered)
+        assert late[-1] <= _PROMISED
         assert system.fleet.outcomes(access_token) == {"RevokedToken": system.fleet.size}
-    assert max(at - answered for at, _ in signs.values()) <= _PROMISED
+    signed = max(at - answered for at, _ in signs.values())
+    assert signed <= _PROMISED
+    print(f"\nrefused by all {max(late):.2f} s after the answer, another key signs everywhere {signed:.2f} s")  # noqa: T201
     [heir] = {header_of(token)["kid"] for _, token in signs.values()}
     assert heir != kid
     for _, token in signs.values():

@@ -1,6 +1,9 @@
 """`auth-service keys`: listing, rotating, revoking and rewrapping the signing keys."""
 
+import re
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 
 import click
@@ -14,6 +17,7 @@ from auth_service.keys.life_cycle import Switch
 from auth_service.keys.rewrapping import Rewrapped
 from auth_service.keys.schedule import KeyLife
 
+_KID = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
 _COLOURS = {"signing": "green", "revoked": "red"}
 
 
@@ -75,7 +79,17 @@ def rotate(as_json: bool) -> None:
     say(text, as_json=as_json, kid=switch.kid, signs_from=switch.signs_from, hastened=switch.hastened)
 
 
-@keys.command(short_help="Refuse all that a key has signed.")
+class _TakesAKid(click.Command):
+    """A kid may begin with a hyphen, and is no option for all that."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        kids = [] if "--" in args else list(filter(_KID.fullmatch, args))
+        if kids:
+            args = [*(arg for arg in args if arg not in kids), "--", *kids]
+        return super().parse_args(ctx, args)
+
+
+@keys.command(cls=_TakesAKid, short_help="Refuse all that a key has signed.")
 @click.argument("kid", type=TEXT)
 @click.option("--end-sessions", is_flag=True, help="End every live session too: everybody signs in again.")
 @json_option
@@ -88,8 +102,10 @@ def revoke(kid: str, end_sessions: bool, as_json: bool) -> None:
 
     async def work(parts: Parts) -> tuple[bool, int]:
         is_new = await parts.key_revocation.revoke(kid, by=audit.OPERATOR)
-        ended = await parts.ending.end_every(reason="key_revoked", by=audit.OPERATOR) if end_sessions else 0
-        return is_new, ended
+        if not end_sessions:
+            return is_new, 0
+        with _progress("Ending sessions") as progress:
+            return is_new, await parts.ending.end_every(reason="key_revoked", by=audit.OPERATOR, progress=progress)
 
     is_new, ended = with_parts(work)
     text = "Revoked." if is_new else "It had been revoked already; every verifier is told again."
@@ -108,15 +124,21 @@ def rewrap(as_json: bool) -> None:
     """
 
     async def work(parts: Parts) -> Rewrapped:
-        hidden = not sys.stderr.isatty()
-        with click.progressbar(length=0, label="Rewrapping", file=sys.stderr, hidden=hidden) as bar:
-
-            def progress(done: int, of_all: int) -> None:
-                bar.length = of_all
-                bar.update(done - bar.pos)
-
+        with _progress("Rewrapping") as progress:
             return await parts.key_rewrapping.run(by=audit.OPERATOR, progress=progress)
 
     result = with_parts(work)
     text = f"Rewrapped {counted(result.rewrapped, 'key')}; {result.unchanged} needed nothing."
     say(text, as_json=as_json, rewrapped=result.rewrapped, unchanged=result.unchanged)
+
+
+@contextmanager
+def _progress(label: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar that is told how many of how many are done; only a person sees it."""
+    with click.progressbar(length=0, label=label, file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
+
+        def progress(done: int, of_all: int) -> None:
+            bar.length = of_all
+            bar.update(done - bar.pos)
+
+        yield progress

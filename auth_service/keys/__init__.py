@@ -1,1 +1,1 @@
-"""The signing keys: what one is, how they are stored, and the ring that each process holds in memory."""
+"""The signing keys: what one is, when it signs, how they are stored, and the ring that each process holds in memory."""

@@ -11,16 +11,21 @@ from auth_service.keys.key_ring import KeyRing
 from auth_service.keys.schedule import STATES
 from auth_service.keys.store import SigningKeyStore, StoredKeys
 from auth_service.metrics import SIGNING_KEY_AGE, SIGNING_KEYS
+from auth_service.stores.database import Database
 
 _log = structlog.get_logger(__name__)
 
 
 class KeyFollower:
     """Keeps `ring` as PostgreSQL has it, at most `interval` behind: a revoked key must be known within two seconds,
-    so it is one. While PostgreSQL is away the ring stays as it is."""
+    so it is one. While PostgreSQL is away the ring stays as it is.
 
-    def __init__(self, store: SigningKeyStore, ring: KeyRing, *, interval: timedelta = timedelta(seconds=1)) -> None:
-        self.interval = interval
+    `database` has a connection for it that requests cannot use up; whoever made it opens and closes it.
+    """
+
+    def __init__(self, store: SigningKeyStore, ring: KeyRing, *, database: Database) -> None:
+        self.interval = timedelta(seconds=1)
+        self._database = database
         self._store = store
         self._ring = ring
         self._task: asyncio.Task[None] | None = None
@@ -53,21 +58,21 @@ class KeyFollower:
             # Replicas that were started together do not stay in step.
             await asyncio.sleep(self.interval.total_seconds() * random.uniform(0.5, 1))  # noqa: S311
             try:
-                stored = await self._store.load()
+                stored = await self._store.load(self._database)
             except Unavailable as exc:
                 self._report(exc.reason)
             except Exception as exc:
                 # Whatever it was: a process without this task would go on with keys that are not in use any more.
-                self._report(type(exc).__name__)
+                self._report(type(exc).__name__, unexpected=True)
             else:
                 self.hold(stored)
                 self._report(next((str(problem) for problem in stored.unreadable.values()), None))
 
-    def _report(self, problem: str | None) -> None:
+    def _report(self, problem: str | None, *, unexpected: bool = False) -> None:
         """Log the first of a row of failures, and its end."""
         if problem != self._problem:
             self._problem = problem
             if problem is None:
                 _log.info("keys_followed_again")
             else:
-                _log.error("keys_not_followed", reason=problem)
+                _log.error("keys_not_followed", reason=problem, exc_info=unexpected)

@@ -31,7 +31,7 @@ class KeyRewrapping:
         The processes that serve must have that key first, too: what they store meanwhile is under theirs.
         """
         rows = await self._database.rows(
-            "SELECT kid, private_key FROM signing_keys WHERE private_key IS NOT NULL ORDER BY kid"
+            "SELECT kid, private_key FROM signing_keys WHERE private_key IS NOT NULL ORDER BY created_at, signs_from"
         )
         # Every one before the first is written: where one cannot be decrypted, somebody has to find its key.
         anew = [(row["kid"], row["private_key"], self._cipher.rewrap(row["private_key"])) for row in rows]

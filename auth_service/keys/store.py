@@ -27,7 +27,7 @@ from auth_service.stores.database import Database, Row, Statements
 _READ_LIVES = """
 SELECT t.now, kid, created_at, signs_from, signs_until, refresh_token_life, revoked_at,
        private_key IS NOT NULL AS has_private_half
-FROM (SELECT clock_timestamp() AS now) AS t LEFT JOIN signing_keys ON true ORDER BY signs_from, kid
+FROM (SELECT clock_timestamp() AS now) AS t LEFT JOIN signing_keys ON true ORDER BY created_at, signs_from
 """
 _READ_HALVES = "SELECT kid, public_key, private_key FROM signing_keys WHERE kid = ANY ($1::text[])"
 

@@ -33,6 +33,7 @@ WITH doomed AS (
 UPDATE sessions SET revoked_at = $2, revoked_reason = $3 WHERE id IN (SELECT id FROM doomed) RETURNING id
 """
 
+_COUNT_LIVE = "SELECT count(*) FROM sessions WHERE revoked_at IS NULL AND created_at <= $1 AND expires_at > $1"
 # A batch of those that were live at $1, whoever's: sessions that are opened meanwhile stay.
 _END_BATCH = """
 WITH doomed AS (
@@ -124,28 +125,20 @@ class SessionEnding:
         return Ended(ended, entries, dict.fromkeys(ended, user_id))
 
     async def end_every(
-        self, *, reason: EndReason, by: Actor, progress: Callable[[int], None] = lambda _count: None
+        self, *, reason: EndReason, by: Actor, progress: Callable[[int, int], None] = lambda _done, _all: None
     ) -> int:
-        """End every session that is live now, in batches; answers how many. `progress` is told of each batch.
-
-        May be cut short and run again.
+        """End every session that is live now, in batches; answers how many. `progress` is told how many of about how
+        many are done. May be cut short and run again.
         """
-        began, count = await self._database.now(), 0
-        while True:
-            async with self._database.transaction() as transaction:
-                now = await read_time(transaction, self._database.clock)
-                rows = await transaction.rows(_END_BATCH, began, reason, _BATCH, now)
-                if not rows:
-                    return count
-                owners = {row["id"]: row["user_id"] for row in rows}
-                names = list(map(str, owners))
-                entries = await journal.revoke(transaction, "s", names, reason=reason, now=now)
-                await audit.record_each(
-                    transaction, "session.revoked", by=by, now=now, kind="session", ids=names, reason=reason
-                )
-            await self.announce(Ended(tuple(owners), entries, owners))
-            count += len(owners)
-            progress(len(owners))
+        began = await self._database.now()
+        row = await self._database.row(_COUNT_LIVE, began)
+        assert row is not None
+        live, done = row["count"], 0
+        while batch := await self._end_batch(began, reason=reason, by=by):
+            await self.announce(batch)
+            done += len(batch.session_ids)
+            progress(done, live)
+        return done
 
     async def announce(self, ended: Ended) -> None:
         """Tell the verifiers, and Redis, about sessions whose end is committed. Never fails: PostgreSQL has the last
@@ -158,3 +151,18 @@ class SessionEnding:
                 await self._rotations.forget(ended.session_ids)
         except (Unavailable, TimeoutError) as exc:
             _log.warning("redis_not_told_of_ended_sessions", reason=str(exc), count=len(ended.session_ids))
+
+    async def _end_batch(self, began: datetime, *, reason: EndReason, by: Actor) -> Ended | None:
+        """End some of the sessions that were live when it began; None if there is none left."""
+        async with self._database.transaction() as transaction:
+            now = await read_time(transaction, self._database.clock)
+            rows = await transaction.rows(_END_BATCH, began, reason, _BATCH, now)
+            if not rows:
+                return None
+            owners = {row["id"]: row["user_id"] for row in rows}
+            ids = list(map(str, owners))
+            await audit.record_each(
+                transaction, "session.revoked", by=by, now=now, kind="session", ids=ids, reason=reason
+            )
+            entries = await journal.revoke(transaction, "s", ids, reason=reason, now=now)
+        return Ended(tuple(owners), entries, owners)

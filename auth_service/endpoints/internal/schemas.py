@@ -151,6 +151,8 @@ class NewClient(Members):
 class SecretRotation(Members):
     """How long the secret that was current stays good."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"overlap": 3600}]})
+
     overlap: int = Field(
         int(OVERLAP.total_seconds()), ge=0, le=int(LONGEST_OVERLAP.total_seconds()), description="Seconds."
     )

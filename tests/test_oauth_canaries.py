@@ -10,7 +10,6 @@ from typing import Any
 import asyncpg
 import httpx2
 
-from auth_service.endpoints.form import MEDIA_TYPE
 from auth_service.settings import Settings
 from tests.support.oauth import PUBLIC, added_client, oauth_error
 from tests.support.processes import served

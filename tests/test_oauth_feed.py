@@ -230,6 +230,12 @@ async def test_a_fake_issuer_lets_its_client_follow_the_feed() -> None:
             opened = issuer.requests.count("/revocations")
             await _until(lambda opened=opened: _of(issuer.requests.count("/revocations") > opened))  # type: ignore[misc]
             assert issuer.requests.count("/oauth/token") == asked
+        # A token that is refused before its time is not presented again.
+        issuer.require_client("orders", "a secret: with % and +")
+        with issuer.outage():
+            pass
+        await _until(lambda: _of(issuer.requests.count("/oauth/token") == 3))
+        await verifier.verify(issuer.token())
 
 
 async def test_a_token_is_kept_while_no_new_one_is_to_be_had_and_until_it_expires() -> None:

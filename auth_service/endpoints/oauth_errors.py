@@ -8,14 +8,41 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from auth_service.edge.problems import REALM
+from auth_service.endpoints.body import MAX_BYTES
+from auth_service.endpoints.form import MEDIA_TYPE
 from auth_service.errors import (
     GrantRefused,
     InvalidClient,
+    InvalidRequest,
     OriginRefused,
+    PayloadTooLarge,
     RefreshRefused,
     ServiceError,
     Unavailable,
+    UnsupportedMediaType,
 )
+
+OAUTH_REFUSALS: dict[int, tuple[str, str, ServiceError]] = {
+    400: (
+        "OAuthRefused",
+        "`invalid_request`, or what was asked for is refused: `invalid_grant`, `invalid_scope`, `invalid_target`, "
+        "`unauthorized_client`, `unsupported_grant_type`.",
+        InvalidRequest("The body holds a parameter twice.", fields=(("scope", "is there twice"),)),
+    ),
+    401: (
+        "InvalidClient",
+        "`invalid_client`: the client is unknown, or its secret is missing or wrong.",
+        InvalidClient("an example"),
+    ),
+    413: ("OAuthTooLarge", "`invalid_request`: the body is over the limit.", PayloadTooLarge(MAX_BYTES)),
+    415: ("OAuthNotAForm", "`invalid_request`: the body is not a form.", UnsupportedMediaType(MEDIA_TYPE)),
+    503: (
+        "OAuthUnavailable",
+        "`temporarily_unavailable`: a store is away or too busy. No token was spent: try again.",
+        Unavailable("an example"),
+    ),
+}
+"""For the OpenAPI document. Status: the name of the component, what it means, and a refusal that shows it."""
 
 _Handler = Callable[[Request], Awaitable[Response]]
 

@@ -14,7 +14,6 @@ from auth_service.errors import (
     GrantRefused,
     InvalidClient,
     InvalidRequest,
-    OriginRefused,
     PayloadTooLarge,
     RefreshRefused,
     ServiceError,
@@ -65,7 +64,7 @@ def oauth_errors(handler: _Handler) -> _Handler:
 
 def render_oauth(exc: ServiceError) -> Response:
     """The answer to a refusal."""
-    headers = {"Cache-Control": "no-store", "Pragma": "no-cache"}
+    headers = {"Cache-Control": "no-store"}
     status, error = exc.status, "invalid_request"
     description = exc.detail
     match exc:
@@ -74,7 +73,7 @@ def render_oauth(exc: ServiceError) -> Response:
             headers["WWW-Authenticate"] = f'Basic realm="{REALM}", charset="UTF-8"'
         case GrantRefused():
             error = exc.code
-        case RefreshRefused() | OriginRefused():
+        case RefreshRefused():
             status, error = 400, "invalid_grant"
         case Unavailable():
             # Not in §5.2, which has none for it; §4.1.2.1 has, and the status says the rest.

@@ -13,14 +13,12 @@ from auth_service import __version__
 from auth_service.edge.problems import MEDIA_TYPE, render
 from auth_service.endpoints import refresh_cookie, schemas
 from auth_service.endpoints.body import MAX_BYTES
-from auth_service.endpoints.form import MEDIA_TYPE as FORM
-from auth_service.endpoints.oauth_errors import render_oauth
+from auth_service.endpoints.oauth_errors import OAUTH_REFUSALS, render_oauth
 from auth_service.endpoints.oauth_schemas import OAuthError
 from auth_service.endpoints.operation import Answer, Operation
 from auth_service.errors import (
     InsufficientScope,
     InvalidBearer,
-    InvalidClient,
     InvalidRequest,
     NotFound,
     OriginRefused,
@@ -93,28 +91,6 @@ _PROBLEMS: dict[int, tuple[str, str, ServiceError]] = {
     503: (
         "Unavailable",
         "`unavailable`: a store is away or too busy. No token was spent: try again.",
-        Unavailable("an example"),
-    ),
-}
-
-# The same of the operations that answer as RFC 6749 §5.2 says.
-_OAUTH_ERRORS: dict[int, tuple[str, str, ServiceError]] = {
-    400: (
-        "OAuthRefused",
-        "`invalid_request`, or what was asked for is refused: `invalid_grant`, `invalid_scope`, `invalid_target`, "
-        "`unauthorized_client`, `unsupported_grant_type`.",
-        InvalidRequest("The body holds a parameter twice.", fields=(("scope", "is there twice"),)),
-    ),
-    401: (
-        "InvalidClient",
-        "`invalid_client`: the client is unknown, or its secret is missing or wrong.",
-        InvalidClient("an example"),
-    ),
-    413: ("OAuthTooLarge", "`invalid_request`: the body is over the limit.", PayloadTooLarge(MAX_BYTES)),
-    415: ("OAuthNotAForm", "`invalid_request`: the body is not a form.", UnsupportedMediaType(FORM)),
-    503: (
-        "OAuthUnavailable",
-        "`temporarily_unavailable`: a store is away or too busy. No token was spent: try again.",
         Unavailable("an example"),
     ),
 }
@@ -243,7 +219,7 @@ def _operation(operation: Operation, models: "_Models") -> dict[str, Any]:
 
 
 def _refusals(operation: Operation) -> dict[int, tuple[str, str, ServiceError]]:
-    table = _OAUTH_ERRORS if operation.oauth_errors else _PROBLEMS
+    table = OAUTH_REFUSALS if operation.oauth_errors else _PROBLEMS
     if "admin_bearer" in operation.credentials:
         table = table | _ADMIN_PROBLEMS
     return {status: table[status] for status in _problem_statuses(operation)}

@@ -133,6 +133,8 @@ async def test_the_overlap_is_a_day_unless_said_otherwise_and_zero_ends_the_old_
     assert (await ask_token(service, Credentials(old.client_id, second))).status_code == 200
     client, fourth = await clients.rotate_secret(UUID(old.client_id), by=OPERATOR, overlap=timedelta(0))
     assert client.previous_secret_until is None
+    [row] = await service.sql("SELECT previous_secret_hash FROM clients WHERE id = $1", client.id)
+    assert row["previous_secret_hash"] is None
     for gone in (second, third):
         assert oauth_error(await ask_token(service, Credentials(old.client_id, gone))) == (401, "invalid_client")
     assert (await ask_token(service, Credentials(old.client_id, fourth))).status_code == 200

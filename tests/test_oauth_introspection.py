@@ -106,6 +106,8 @@ async def test_nothing_of_a_removed_client_or_a_revoked_key_is_live(service: Ser
     assert (await introspected(service, token, by=auditor))["active"] is True
     await service.app.parts.clients.remove(UUID(client.client_id), by=OPERATOR)
     assert await introspected(service, token, by=auditor) == _DEAD
+    await service.sql("DELETE FROM revocations")  # pruned: without its row alone it is dead too
+    assert await introspected(service, token, by=auditor) == _DEAD
     await service.sql(
         "INSERT INTO revocations (kind, claim, reason, revoked_at, expires_at)"
         " SELECT 'k', kid, 'test', now(), now() + interval '1 hour' FROM signing_keys"

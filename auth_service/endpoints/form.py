@@ -32,7 +32,7 @@ async def parse_form(request: Request, model: type[_Form]) -> _Form:
     content_type = request.headers.get("content-type")
     if content_type is None or not has_media_type(content_type, MEDIA_TYPE):
         raise UnsupportedMediaType(MEDIA_TYPE)
-    return validated(model, _members(await read_body(request), model))
+    return validated(model, _members(form_values(await read_body(request)), model))
 
 
 def form_decoded(text: bytes) -> str:
@@ -49,7 +49,8 @@ def _byte(escape: re.Match[bytes]) -> bytes:
     return bytes.fromhex(escape[1].decode("ascii"))
 
 
-def _members(data: bytes, model: type[Form]) -> dict[str, Any]:
+def form_values(data: bytes) -> dict[str, list[str]]:
+    """Every parameter that has a value, with all its values in their order. Raises InvalidRequest."""
     if data.count(b"&") >= MAX_FIELDS:
         raise InvalidRequest(f"The body holds more than {MAX_FIELDS} parameters.")
     values: dict[str, list[str]] = {}
@@ -60,6 +61,10 @@ def _members(data: bytes, model: type[Form]) -> dict[str, Any]:
                 values.setdefault(name, []).append(value)
     except ValueError:
         raise InvalidRequest("The body is not a form.") from None
+    return values
+
+
+def _members(values: dict[str, list[str]], model: type[Form]) -> dict[str, Any]:
     members: dict[str, Any] = {}
     for name, given in values.items():
         if name in model.repeatable:

@@ -144,8 +144,12 @@ class FakeIssuer:
         self._tell("revoke", json.dumps(entries))
 
     def require_client(self, client_id: str, client_secret: str) -> None:
-        """Let only this client follow the feed from now on, as `AUTH_REVOCATION_FEED=client` does."""
+        """Let only this client open the feed from now on, as `AUTH_REVOCATION_FEED=client` does.
+
+        A token for it that was given before is not taken any more.
+        """
         self._feed_secret = client_id, client_secret
+        self._feed_tokens.clear()
 
     def rotate(self) -> None:
         """Sign with a new key from now on. The old one stays published."""

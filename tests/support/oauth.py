@@ -1,6 +1,7 @@
 """The OAuth endpoints as a client uses them, and how their refusals look."""
 
 import json
+import re
 import secrets
 from dataclasses import dataclass
 from typing import Any
@@ -89,7 +90,7 @@ def oauth_error(answer: httpx2.Response) -> tuple[int, str]:
     assert answer.headers["cache-control"] == "no-store"
     body = answer.json()
     assert body.keys() == {"error", "error_description"}
-    assert body["error_description"]
+    assert re.fullmatch(r"[\x20-\x21\x23-\x5b\x5d-\x7e]+", body["error_description"])  # RFC 6749 §5.2
     if answer.status_code == 401:
         assert answer.headers["www-authenticate"].startswith("Basic realm=")
     if answer.status_code == 503:

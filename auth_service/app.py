@@ -168,7 +168,6 @@ class Application:
         """Open everything, serve, then write down and close everything."""
         await self.parts.open()
         self.parts.checkpoints.start()
-        self.jobs.start()
         await self.follower.start()
         boot = asyncio.create_task(self._boot())
         try:
@@ -196,7 +195,8 @@ class Application:
             "redis": self._use_redis,
             "keys": self._hold_keys,
         }
-        while not readiness.started:
+        # Being cancelled is not enough: redis-py at times swallows it, and nobody would end the next round.
+        while not readiness.started and not readiness.draining:
             problems = {}
             for name, step in steps.items():
                 try:
@@ -213,8 +213,8 @@ class Application:
             readiness.problems = problems
             if not readiness.started:
                 await asyncio.sleep(_RETRY)
-        self.key_follower.start()
-        self.jobs.start()
+        if readiness.draining:
+            return
         await self.follower.loaded.wait()
         _log.info("started", version=__version__, count=len(self.parts.keys))
 
@@ -223,6 +223,10 @@ class Application:
 
     async def _hold_keys(self) -> None:
         self.key_follower.hold(await self.parts.key_life_cycle.ensure())
+        if "keys" not in self.readiness.answered:
+            # Whatever else is still away: a key that is revoked meanwhile must be heard of.
+            self.key_follower.start()
+            self.jobs.start()
 
     def _drain(self) -> None:
         self.readiness.draining = True

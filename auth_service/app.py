@@ -159,7 +159,8 @@ class Application:
             "redis": self._use_redis,
             "keys": self._hold_keys,
         }
-        while not readiness.started:
+        # Being cancelled is not enough: redis-py at times swallows it, and nobody would end the next round.
+        while not readiness.started and not readiness.draining:
             problems = {}
             for name, step in steps.items():
                 try:
@@ -176,6 +177,8 @@ class Application:
             readiness.problems = problems
             if not readiness.started:
                 await asyncio.sleep(_RETRY)
+        if readiness.draining:
+            return
         await self.follower.loaded.wait()
         _log.info("started", version=__version__, count=len(self.parts.keys))
 

@@ -41,23 +41,25 @@ class Jobs:
         self._database = database
         self._jobs = jobs
         self._tasks: list[asyncio.Task[None]] = []
+        self._stopping = False
 
     def start(self) -> None:
         self._tasks = [asyncio.create_task(self._run(job)) for job in self._jobs]
 
     async def stop(self) -> None:
         """End them; a step under way is rolled back."""
+        self._stopping = True  # for a step that swallows being cancelled, as clients of stores sometimes do
         for task in self._tasks:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
 
     async def _run(self, job: Job) -> None:
-        while True:
+        while not self._stopping:
             # Replicas that were started together do not stay in step.
             await asyncio.sleep(job.interval.total_seconds() * random.uniform(0.5, 1))  # noqa: S311
             try:
-                while await run_step(self._database, job):
+                while await run_step(self._database, job) and not self._stopping:
                     pass
             except Unavailable as exc:
                 JOB_STEPS.labels(job=job.name, outcome="failed").inc()

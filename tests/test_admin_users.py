@@ -30,8 +30,12 @@ async def _last(service: Service) -> int:
 
 async def test_an_added_user_signs_in_and_holds_what_was_granted(service: Service, admin: Admin) -> None:
     body = {"username": "Ada", "email": "Ada@example.com", "password": PASSWORD, "granted_scopes": ["b:read", "a:read"]}
+    since = await _last(service)
     answer = await admin.call("POST", "/users", json=body)
     assert answer.status_code == 201
+    [event] = await _recorded(service, since)
+    assert (event["action"], event["actor_id"]) == ("user.added", admin.user.id)
+    assert event["details"] == '{"granted": ["a:read", "b:read"]}'
     added = answer.json()
     assert answer.headers["location"] == f"/admin/users/{added['id']}"
     assert (added["username"], added["email"], added["granted_scopes"]) == (

@@ -1,6 +1,7 @@
 """Periodic work: one process at a time, whoever dies, fails or stops."""
 
 import asyncio
+import contextlib
 import subprocess
 import sys
 import time
@@ -173,6 +174,21 @@ async def test_stopping_ends_every_job_and_rolls_back_what_is_under_way(opened: 
     assert await opened.rows("SELECT 1 FROM steps") == []
     await asyncio.wait_for(run_step(opened, Job(JOB, _OFTEN, counted_step)), 5)
     assert len(await opened.rows("SELECT 1 FROM steps")) == 1, "and the lock is free"
+
+
+async def test_a_step_that_does_not_notice_the_end_is_the_last(opened: Database) -> None:
+    inside = asyncio.Event()
+
+    async def step(_statements: Statements, _now: datetime) -> bool:
+        inside.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+        return True
+
+    jobs = Jobs(opened, [Job(JOB, _OFTEN, step)])
+    jobs.start()
+    await asyncio.wait_for(inside.wait(), 5)
+    await asyncio.wait_for(jobs.stop(), 5)
 
 
 async def test_the_jobs_run_for_as_long_as_the_service_is_open(settings: Callable[..., Settings]) -> None:

@@ -3,10 +3,13 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Self
 from uuid import UUID
 
 from auth_service.accounts.names import Name
 from auth_service.audit import Action
+from auth_service.stores.database import Row
+from auth_service.tokens import scope as scopes
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +24,19 @@ class Account:
     created_at: datetime
     last_login_at: datetime | None
     disabled_at: datetime | None
+
+    @classmethod
+    def of(cls, row: Row) -> Self:
+        return cls(
+            id=row["id"],
+            username=row["username"],
+            email=row["email"],
+            password_hash=row["password_hash"],
+            granted_scopes=scopes.split(row["granted_scopes"]),
+            created_at=row["created_at"],
+            last_login_at=row["last_login_at"],
+            disabled_at=row["disabled_at"],
+        )
 
 
 @dataclass(frozen=True, slots=True)

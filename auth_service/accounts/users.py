@@ -6,6 +6,7 @@ The order in every change is: the user's row first, then the sessions. A login h
 so a change either waits for that session and ends it, or is seen by the login.
 """
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Literal
@@ -50,17 +51,13 @@ class Users:
         """The account of that name or address, however it is spelt."""
         column, name = ("username_key", username) if username is not None else ("email_key", email)
         row = await self._database.row(f"SELECT * FROM users WHERE {column} = $1", names.key(name or ""))  # noqa: S608 — one of two constants
-        return _account(row) if row else None
+        return Account.of(row) if row else None
 
     async def locate(self, text: str) -> Account:
         """The account that a person means by an id, an e-mail address or a user name. Raises NotFound."""
         # An id first: anybody may register a user name that is somebody else's id.
-        try:
-            row = await self._database.row("SELECT * FROM users WHERE id = $1", UUID(text))
-        except ValueError:
-            row = None
-        if row is not None:
-            return _account(row)
+        with contextlib.suppress(ValueError, NotFound):
+            return await self.get(UUID(text))
         account = await (self.find(email=text) if "@" in text else self.find(username=text))
         if account is None:
             raise NotFound("no such user")
@@ -71,7 +68,7 @@ class Users:
         row = await self._database.row("SELECT * FROM users WHERE id = $1", user_id)
         if row is None:
             raise NotFound("no such user")
-        return _account(row)
+        return Account.of(row)
 
     async def page(self, *, search: str = "", after: str = "", limit: int = 100) -> Sequence[Account]:
         """Accounts in the order of their user names, from the one after `after`, that contain `search`."""
@@ -82,7 +79,7 @@ class Users:
             names.key(after),
             limit,
         )
-        return [_account(row) for row in rows]
+        return [Account.of(row) for row in rows]
 
     async def create(
         self,
@@ -168,7 +165,7 @@ class Users:
         )
         if row is None:
             raise NotFound("no such user")
-        return _account(row), self._now(row)
+        return Account.of(row), self._now(row)
 
     async def change(self, user_id: UUID, change: Change, *, by: Actor) -> Account:
         """Change an account in one step; answers it as changed. Raises NotFound, Taken.
@@ -319,16 +316,3 @@ def _target(user_id: UUID) -> tuple[Literal["user"], str]:
 
 def _taken(exc: asyncpg.UniqueViolationError) -> Taken:
     return Taken("email" if exc.constraint_name == "users_email_key_key" else "username")
-
-
-def _account(row: Row) -> Account:
-    return Account(
-        id=row["id"],
-        username=row["username"],
-        email=row["email"],
-        password_hash=row["password_hash"],
-        granted_scopes=scopes.split(row["granted_scopes"]),
-        created_at=row["created_at"],
-        last_login_at=row["last_login_at"],
-        disabled_at=row["disabled_at"],
-    )

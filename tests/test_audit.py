@@ -230,6 +230,7 @@ async def test_what_cannot_be_recorded_is_not_done(service: Service, what: str) 
         "disable": lambda: admin.call("PATCH", f"/users/{ada.id}", json={"disabled": True}),
         "reuse": lambda: service.refresh(ada.refresh_token),
     }
+    await service.flush_checkpoints()
     tables = ("users", "sessions", "revocations")
     before = [await service.sql(f"SELECT * FROM {table} ORDER BY 1") for table in tables]
     await service.sql("ALTER TABLE audit_events RENAME TO gone")

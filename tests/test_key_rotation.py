@@ -39,16 +39,18 @@ class _MaxAgeVerifier:
         self._http = http
         self._keys: dict[str, Any] = {}
         self._fetched_at = float("-inf")
+        self._fetching = asyncio.Lock()
         self.fetches = 0
 
     async def verify(self, access_token: str, *, now: float, issuer: str) -> None:
         """`now`: the service's time at which this is asked. Fails for a `kid` that is not known."""
-        if now - self._fetched_at >= _MAX_AGE:
-            self._fetched_at = now
-            self.fetches += 1
-            answer = await self._http.get(f"{next(self._processes).url}/.well-known/jwks.json")
-            assert f"max-age={_MAX_AGE}" in answer.headers["cache-control"]
-            self._keys = {key["kid"]: jwt.PyJWK(key) for key in answer.json()["keys"]}
+        async with self._fetching:
+            if now - self._fetched_at >= _MAX_AGE:
+                answer = await self._http.get(f"{next(self._processes).url}/.well-known/jwks.json")
+                assert f"max-age={_MAX_AGE}" in answer.headers["cache-control"]
+                self._keys = {key["kid"]: jwt.PyJWK(key) for key in answer.json()["keys"]}
+                self._fetched_at = now
+                self.fetches += 1
         kid = header_of(access_token)["kid"]
         assert kid in self._keys, f"an unknown kid, {now - self._fetched_at:.0f} s after the last fetch"
         jwt.decode(

@@ -35,6 +35,7 @@ class Admin:
             if page["next"] is None:
                 return items
             assert page["items"], "a page that has a next one is not empty"
+            assert page["next"] != cursor.get("cursor"), "and goes on"
             cursor = {"cursor": page["next"]}
 
 

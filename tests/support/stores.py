@@ -84,6 +84,7 @@ class Stores:
         parts = Parts(settings, Clock())
         await parts.open()
         await parts.key_life_cycle.ensure()
+        await parts.database.rows("TRUNCATE audit_events")  # that the keys were made is no event of any test
         self._signing_keys = [tuple(row) for row in await parts.database.rows("SELECT * FROM signing_keys")]
         await parts.close()
 

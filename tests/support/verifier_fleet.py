@@ -14,11 +14,13 @@ from collections.abc import Sequence
 from queue import Empty, Queue
 from typing import Any, Self
 
-from auth_service.verifier import Verifier, VerifierError
+from auth_service.verifier import Unavailable, Verifier, VerifierError
 from auth_service.verifier.revocations import entry_name
 
 _MAX_STALENESS = 5.0
 """Seconds: little enough for a fault that makes the feed old to be seen as a refusal."""
+_PATIENCE = 10.0
+"""Seconds that a verifier has to come to hear the feed before a test begins with it."""
 
 
 class Fleet:
@@ -138,10 +140,17 @@ class _Verifiers:
         return {"missing": held.count(False)}
 
     async def _watch(self, verifier: Verifier, session: str, token: str) -> bool:
-        try:
-            verified = await verifier.authenticate(token)
-        except VerifierError:
-            return False
+        verified = None
+        deadline = time.monotonic() + _PATIENCE
+        while verified is None:
+            await asyncio.sleep(0)  # so that beats are read in between: there may be thousands of tokens
+            try:
+                verified = await verifier.authenticate(token)
+            except Unavailable:
+                if time.monotonic() > deadline:
+                    return False
+            except VerifierError:
+                return False
         checks = set[asyncio.Task[None]]()
 
         def end() -> None:

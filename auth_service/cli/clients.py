@@ -8,12 +8,12 @@ from typing import Any, TypeVar
 import click
 
 from auth_service.accounts.clients import GRANT_TYPES, LONGEST_OVERLAP, OVERLAP, Client, GrantType, Registration
-from auth_service.app import Parts
 from auth_service.audit import OPERATOR
 from auth_service.cli.arguments import SCOPE, TEXT
 from auth_service.cli.output import json_option, say, show
 from auth_service.cli.running import with_parts
 from auth_service.errors import InvalidRequest, NotFound, Taken
+from auth_service.parts import Parts
 from auth_service.tokens import scope as scopes
 
 _T = TypeVar("_T")

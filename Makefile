@@ -24,7 +24,7 @@ test: .venv/installed-all ## the whole suite, on a real PostgreSQL and a real Re
 e2e: .venv/installed-all ## the page of the gateway example in a real Chromium; skipped, and said so, where there is none
 	.venv/bin/pytest tests/e2e $(ARGS)
 
-campaign: .venv/installed-all ## the searches and fault tests at length: about half an hour
+campaign: .venv/installed-all ## the searches and fault tests at length
 	TEST_CAMPAIGN=20 .venv/bin/pytest -rP tests/test_rotation_model.py tests/test_session_machine.py \
 		tests/test_verifier_mutations.py tests/test_key_schedule.py tests/test_key_rotation.py tests/test_revocation_fleet.py $(ARGS)
 

@@ -10,10 +10,10 @@ export PYTHONDONTWRITEBYTECODE :=
 WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test e2e check bench format lock clean
+.PHONY: help dev test e2e campaign check bench format lock clean
 
 help: ## list these commands
-	@grep -E '^[a-z][a-z0-9-]*:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -E '^[a-z][a-z0-9-]*:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
 
 dev: .venv/installed-dev ## the issuer on :8000 and the gateway example on :8001, on a private PostgreSQL and Redis, with a demo user
 	@exec .venv/bin/auth-service dev
@@ -23,6 +23,10 @@ test: .venv/installed-all ## the whole suite, on a real PostgreSQL and a real Re
 
 e2e: .venv/installed-all ## the page of the gateway example in a real Chromium; skipped, and said so, where there is none
 	.venv/bin/pytest tests/e2e $(ARGS)
+
+campaign: .venv/installed-all ## the searches and fault tests at length
+	TEST_CAMPAIGN=20 .venv/bin/pytest -rP tests/test_rotation_model.py tests/test_session_machine.py \
+		tests/test_verifier_mutations.py tests/test_key_schedule.py tests/test_key_rotation.py tests/test_revocation_fleet.py $(ARGS)
 
 check: .venv/installed-all ## format, lint, types, layers, lock file
 	.venv/bin/ruff format --check .

@@ -1,27 +1,13 @@
-"""The composition root: every part of the service is made and joined here, and opened and closed by its lifespan."""
+"""The composition root: the endpoints of both ports are made and joined here, on the parts below them."""
 
-import asyncio
-import contextlib
-import signal
-import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
-from types import FrameType
-
-import structlog
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.types import Receive, Scope, Send
 
-from auth_service import __version__
 from auth_service.accounts.client_grant import ClientCredentialsGrant
-from auth_service.accounts.clients import Clients
 from auth_service.accounts.introspection import Introspection
-from auth_service.accounts.live_tokens import LiveTokens
-from auth_service.accounts.passwords import PasswordHasher
 from auth_service.accounts.sign_in import SignIn
 from auth_service.accounts.token_revocation import TokenRevocation
-from auth_service.accounts.users import Users
+from auth_service.application import Application
 from auth_service.edge.origins import Origins
 from auth_service.edge.problems import EXCEPTION_HANDLERS
 from auth_service.edge.request_context import RequestContext
@@ -46,214 +32,20 @@ from auth_service.endpoints.public.oauth import OAuthEndpoints
 from auth_service.endpoints.public.revocations import RevocationEndpoints
 from auth_service.endpoints.public.sessions import SessionEndpoints
 from auth_service.endpoints.public.sign_in import SignInEndpoints
-from auth_service.errors import Unavailable
 from auth_service.jobs import Jobs
-from auth_service.keys.encryption import KeyCipher, WrongEncryptionKey
 from auth_service.keys.follower import KeyFollower
-from auth_service.keys.key_ring import KeyRing
-from auth_service.keys.life_cycle import KeyLifeCycle
-from auth_service.keys.rewrapping import KeyRewrapping
-from auth_service.keys.schedule import Terms
-from auth_service.keys.store import SigningKeyStore
 from auth_service.openapi import openapi_document
+from auth_service.parts import Parts
 from auth_service.pruning import pruning_jobs
 from auth_service.readiness import Readiness
-from auth_service.revocation.announcer import Announcer
 from auth_service.revocation.feed import RevocationFeed
 from auth_service.revocation.follower import Follower
-from auth_service.revocation.key_revocation import KeyRevocation
-from auth_service.revocation.live_set import LiveSet
-from auth_service.revocation.stream import BLOCK, StreamReader, StreamWriter
-from auth_service.sessions.checkpoint import CheckpointWriter
-from auth_service.sessions.ending import SessionEnding
-from auth_service.sessions.issuing import TokenIssuer
+from auth_service.revocation.stream import BLOCK, StreamReader
 from auth_service.sessions.refresh import RefreshProtocol
-from auth_service.sessions.rotation import RotationStore
-from auth_service.sessions.store import SessionStore
 from auth_service.settings import Settings
 from auth_service.stores.clock import Clock
 from auth_service.stores.database import Database
-from auth_service.stores.redis import UnsuitableRedis, open_blocking_redis, open_redis, require_suitable
-
-_FIRST_ANSWER = 5.0
-"""Seconds to wait for the stores before serving without them: probes and the JWKS must answer whatever happens."""
-_RETRY = 1.0
-
-_log = structlog.get_logger(__name__)
-
-
-class Parts:
-    """The collaborators below the endpoints, joined. The command line uses them without any HTTP."""
-
-    def __init__(self, settings: Settings, clock: Clock) -> None:
-        self.settings = settings
-        self.database = Database(settings.database_url.get_secret_value(), clock)
-        self.redis = open_redis(settings.redis_url.get_secret_value())
-        self.key_cipher = KeyCipher([key.get_secret_value() for key in settings.key_encryption_keys])
-        self.key_store = SigningKeyStore(self.database, self.key_cipher)
-        # No refresh token outlives its session.
-        refresh_token_life = min(settings.refresh_token_ttl, settings.session_ttl)
-        self.key_life_cycle = KeyLifeCycle(
-            self.database,
-            self.key_store,
-            terms=Terms(settings.key_rotation_interval, refresh_token_life),
-            key_size=settings.rsa_key_size,
-        )
-        self.key_rewrapping = KeyRewrapping(self.database, self.key_cipher)
-        self.keys = KeyRing()
-        self.rotations = RotationStore(
-            self.redis, window=settings.refresh_replay_window, idle_life=settings.refresh_token_ttl
-        )
-        self.sessions = SessionStore(self.database, settings)
-        self.live_set = LiveSet()
-        self.announcer = Announcer(self.live_set, StreamWriter(self.redis))
-        self.ending = SessionEnding(self.database, self.rotations, self.announcer)
-        self.key_revocation = KeyRevocation(self.key_life_cycle, self.announcer)
-        self.checkpoints = CheckpointWriter(self.database)
-        self.tokens = TokenIssuer(settings, self.keys)
-        self.passwords = PasswordHasher()
-        self.users = Users(self.database, self.sessions, self.ending, self.passwords)
-        self.clients = Clients(self.database, self.announcer)
-        self.live_tokens = LiveTokens(
-            issuer=settings.issuer,
-            database=self.database,
-            keys=self.keys,
-            sessions=self.sessions,
-            clients=self.clients,
-        )
-
-    async def open(self) -> None:
-        await self.database.open()
-
-    async def close(self) -> None:
-        self.passwords.close()
-        await self.redis.aclose()
-        await self.database.close()
-
-
-class Application:
-    """Both ports of the service as one ASGI application. `public` and `internal` are the apps behind them."""
-
-    def __init__(
-        self,
-        parts: Parts,
-        follower: Follower,
-        key_follower: KeyFollower,
-        feed: RevocationFeed,
-        jobs: Jobs,
-        public: Starlette,
-        internal: Starlette,
-        readiness: Readiness,
-    ) -> None:
-        self.parts = parts
-        self.follower = follower
-        self.key_follower = key_follower
-        self.feed = feed
-        self.jobs = jobs
-        self.public = public
-        self.internal = internal
-        self.readiness = readiness
-        self.internal_port: int | None = None
-        """Set by whoever binds the sockets: which port a request came in on tells the apps apart."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        server = scope.get("server")
-        if server is not None and server[1] is not None and server[1] == self.internal_port:
-            await self.internal(scope, receive, send)
-        else:
-            await self.public(scope, receive, send)
-
-    @asynccontextmanager
-    async def lifespan(self) -> AsyncIterator[None]:
-        """Open everything, serve, then write down and close everything."""
-        await self.parts.open()
-        self.parts.checkpoints.start()
-        await self.follower.start()
-        boot = asyncio.create_task(self._boot())
-        try:
-            await asyncio.wait({boot}, timeout=_FIRST_ANSWER)
-            with self._draining_begun_by_signals():
-                yield
-        finally:
-            self._drain()
-            boot.cancel()
-            await asyncio.wait({boot})
-            try:
-                await self.jobs.stop()
-                await self.key_follower.stop()
-                await self.follower.stop()
-                await self.parts.checkpoints.stop()
-            finally:
-                await self.parts.close()
-            _log.info("stopped")
-
-    async def _boot(self) -> None:
-        """Wait until the stores and the keys have answered once, however long it takes."""
-        readiness = self.readiness
-        steps: dict[str, Callable[[], Awaitable[object]]] = {
-            "postgresql": self.parts.database.now,
-            "redis": self._use_redis,
-            "keys": self._hold_keys,
-        }
-        # Being cancelled is not enough: redis-py at times swallows it, and nobody would end the next round.
-        while not readiness.started and not readiness.draining:
-            problems = {}
-            for name, step in steps.items():
-                try:
-                    await step()
-                    readiness.answered.add(name)
-                except (Unavailable, UnsuitableRedis, WrongEncryptionKey) as exc:
-                    problems[name] = str(exc)
-                except Exception as exc:
-                    # Not one that is expected; whoever mends it should not have to restart every process as well.
-                    problems[name] = type(exc).__name__
-            for name, found in problems.items():
-                if readiness.problems.get(name) != found:
-                    _log.error("not_started", store=name, reason=found)
-            readiness.problems = problems
-            if not readiness.started:
-                await asyncio.sleep(_RETRY)
-        if readiness.draining:
-            return
-        await self.follower.loaded.wait()
-        _log.info("started", version=__version__, count=len(self.parts.keys))
-
-    async def _use_redis(self) -> None:
-        await require_suitable(self.parts.redis, self.parts.settings.allow_insecure)
-
-    async def _hold_keys(self) -> None:
-        self.key_follower.hold(await self.parts.key_life_cycle.ensure())
-        if "keys" not in self.readiness.answered:
-            # Whatever else is still away: a key that is revoked meanwhile must be heard of.
-            self.key_follower.start()
-            self.jobs.start()
-
-    def _drain(self) -> None:
-        self.readiness.draining = True
-        self.feed.close()
-
-    @contextlib.contextmanager
-    def _draining_begun_by_signals(self) -> Iterator[None]:
-        """The server waits until every open stream has ended: so they are told at once, before its own handler runs."""
-        servers_own = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-        if threading.current_thread() is not threading.main_thread() or not callable(servers_own[signal.SIGTERM]):
-            yield
-            return
-        loop = asyncio.get_running_loop()
-
-        def drain(number: int, frame: FrameType | None) -> None:
-            loop.call_soon_threadsafe(self._drain)
-            handler = servers_own[signal.Signals(number)]
-            if callable(handler):
-                handler(number, frame)
-
-        for number in servers_own:
-            signal.signal(number, drain)
-        try:
-            yield
-        finally:
-            for number, handler in servers_own.items():
-                signal.signal(number, handler)
+from auth_service.stores.redis import open_blocking_redis
 
 
 def create_app(settings: Settings, clock: Clock | None = None) -> Application:

@@ -17,7 +17,8 @@ import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 from auth_service import __version__
-from auth_service.app import Application, create_app
+from auth_service.app import create_app
+from auth_service.application import Application
 from auth_service.http_protocol import HttpProtocol
 from auth_service.logs import configure_logging
 from auth_service.setting_values import split_address

@@ -12,12 +12,12 @@ import asyncpg
 import pytest
 from joserfc.jwk import RSAKey
 
-from auth_service.app import Parts
 from auth_service.audit import OPERATOR
 from auth_service.errors import NotFound
 from auth_service.jobs import run_step
 from auth_service.keys.encryption import WrongEncryptionKey
 from auth_service.keys.schedule import PUBLISHED_AFTER, PUBLISHED_BEFORE, SWITCH_NOTICE, UNDER_WAY
+from auth_service.parts import Parts
 from auth_service.settings import Settings
 from auth_service.stores.clock import Clock
 from tests.support.service import PASSWORD, Service, SignedIn, Start, problem, running_service

@@ -16,9 +16,9 @@ from typing import Any
 import httpx2
 import jwt
 
-from auth_service.app import Parts
 from auth_service.audit import OPERATOR
 from auth_service.jobs import run_step
+from auth_service.parts import Parts
 from auth_service.settings import Settings
 from tests.support.processes import FileClock, ServedProcess, served
 from tests.support.service import PASSWORD

@@ -20,7 +20,7 @@ import pytest
 import redis
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from auth_service.app import Parts
+from auth_service.parts import Parts
 from auth_service.settings import Settings
 from auth_service.stores.clock import Clock
 from tests.support.processes import ServedProcess, served

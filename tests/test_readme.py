@@ -60,6 +60,7 @@ def test_the_first_session_runs_as_it_stands(folder: Path) -> None:
             pytest.fail(printed)
         script = "\n".join(re.findall(r"```bash\n(.*?)```", _README, re.S))
         script = script.replace("127.0.0.1:8000", f"127.0.0.1:{port}")
+        script = script.replace("127.0.0.1:9000", f"127.0.0.1:{internal_port}")
         script = script.replace(".venv/bin/auth-service", f"{sys.executable} -m auth_service")
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", script],
@@ -78,6 +79,8 @@ def test_the_first_session_runs_as_it_stands(folder: Path) -> None:
         of_the_token = re.findall(r'{"active":.*?}', done.stdout)
         assert [answer[:14] for answer in of_the_token] == ['{"active":true', '{"active":fals']
         assert of_the_token[1] == '{"active":false}'
+        assert '"granted_scopes":["auth:admin"]' in done.stdout
+        assert '"action":"user.login"' in done.stdout
     finally:
         dev.send_signal(signal.SIGINT)
         assert dev.stdout is not None

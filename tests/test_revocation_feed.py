@@ -10,8 +10,8 @@ from uuid import UUID
 import httpx2
 import pytest
 
-from auth_service.app import Parts
 from auth_service.audit import OPERATOR
+from auth_service.parts import Parts
 from auth_service.revocation import journal
 from auth_service.settings import Settings
 from auth_service.stores.clock import Clock

@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -76,6 +76,18 @@ class Client:
     audiences: tuple[str, ...]
     created_at: datetime
     previous_secret_until: datetime | None
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """Its members under the names of RFC 7591 §3.2.1."""
+        return {
+            "client_id": self.id,
+            "client_name": self.name,
+            "grant_types": sorted(self.grant_types),
+            "scope": scopes.join(self.scope),
+            "audiences": list(self.audiences),
+            "created_at": self.created_at,
+        }
 
 
 @dataclass(frozen=True, slots=True)

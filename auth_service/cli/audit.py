@@ -5,12 +5,12 @@ from typing import get_args
 
 import click
 
-from auth_service.app import Parts
 from auth_service.audit import Action
 from auth_service.audit_trail import AuditEvent, AuditFilter, audit_events
 from auth_service.cli.arguments import TEXT
 from auth_service.cli.output import json_option, show
 from auth_service.cli.running import with_parts
+from auth_service.parts import Parts
 
 _SINCE = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%d %H:%M"]
 

@@ -2,9 +2,9 @@
 
 import click
 
-from auth_service.app import Parts
 from auth_service.cli.output import json_option, show
 from auth_service.cli.running import run_or_exit
+from auth_service.parts import Parts
 from auth_service.preflight import Finding, check_database, check_keys, check_redis
 from auth_service.settings import Settings, SettingsError, load_settings, misspelt_names
 from auth_service.stores.clock import Clock

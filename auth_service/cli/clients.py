@@ -3,18 +3,17 @@
 import shlex
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import click
 
 from auth_service.accounts.clients import GRANT_TYPES, LONGEST_OVERLAP, OVERLAP, Client, GrantType, Registration
-from auth_service.app import Parts
 from auth_service.audit import OPERATOR
 from auth_service.cli.arguments import SCOPE, TEXT
 from auth_service.cli.output import json_option, say, show
 from auth_service.cli.running import with_parts
 from auth_service.errors import InvalidRequest, NotFound, Taken
-from auth_service.tokens import scope as scopes
+from auth_service.parts import Parts
 
 _T = TypeVar("_T")
 
@@ -86,7 +85,7 @@ def list_clients(limit: int, after: str, as_json: bool) -> None:
         return list(await parts.clients.page(after=after, limit=limit + 1))
 
     found = with_parts(work)
-    rows = [_facts(client) for client in found[:limit]]
+    rows = [client.metadata for client in found[:limit]]
     if not as_json:
         rows = [row | {name: " ".join(row[name]) or None for name in ("grant_types", "audiences")} for row in rows]
     show(
@@ -110,7 +109,7 @@ def remove(client: str, as_json: bool) -> None:
         await parts.clients.remove(found.id, by=OPERATOR)
 
     removed, _ = _change(client, work)
-    say(f"Removed {removed.name}; its tokens are refused from now on.", as_json=as_json, **_facts(removed))
+    say(f"Removed {removed.name}; its tokens are refused from now on.", as_json=as_json, **removed.metadata)
 
 
 @clients.command("rotate-secret", short_help="Give a client a new secret; it is shown once.")
@@ -156,15 +155,4 @@ def _say_secret(what: str, client: Client, secret: str, *, as_json: bool) -> Non
     )
     if client.previous_secret_until is not None:
         text += f"\n\nThe one before it is good until {client.previous_secret_until:%Y-%m-%d %H:%M:%S} UTC."
-    say(text, as_json=as_json, **{"client_id": client.id, "client_secret": secret, **_facts(client)})
-
-
-def _facts(client: Client) -> dict[str, Any]:
-    return {
-        "client_id": client.id,
-        "client_name": client.name,
-        "grant_types": sorted(client.grant_types),
-        "scope": scopes.join(client.scope),
-        "audiences": list(client.audiences),
-        "created_at": client.created_at,
-    }
+    say(text, as_json=as_json, **{**client.metadata, "client_secret": secret})

@@ -15,7 +15,6 @@ from types import FrameType
 import click
 
 from auth_service.accounts import names
-from auth_service.app import Parts
 from auth_service.audit import OPERATOR
 from auth_service.cli.check import sound_or_exit
 from auth_service.cli.gateway import Gateway
@@ -24,6 +23,7 @@ from auth_service.devstack.postgresql import PrivatePostgreSQL
 from auth_service.devstack.process import StackError
 from auth_service.devstack.redis import PrivateRedis
 from auth_service.errors import Taken
+from auth_service.parts import Parts
 from auth_service.server import PortBusy, bind, serve
 from auth_service.settings import PREFIX, Settings, is_given
 from auth_service.stores import schema

@@ -9,13 +9,13 @@ from datetime import datetime
 import click
 
 from auth_service import audit
-from auth_service.app import Parts
 from auth_service.cli.arguments import TEXT
 from auth_service.cli.output import counted, json_option, say, show
 from auth_service.cli.running import with_parts
 from auth_service.keys.life_cycle import Switch
 from auth_service.keys.rewrapping import Rewrapped
 from auth_service.keys.schedule import KeyLife
+from auth_service.parts import Parts
 
 _KID = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
 _COLOURS = {"signing": "green", "revoked": "red"}

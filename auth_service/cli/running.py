@@ -12,9 +12,9 @@ import click
 import structlog
 
 from auth_service.accounts.account import Account
-from auth_service.app import Parts
 from auth_service.errors import NotFound, ServiceError, Unavailable
 from auth_service.keys.encryption import WrongEncryptionKey
+from auth_service.parts import Parts
 from auth_service.settings import Settings, SettingsError, load_settings
 from auth_service.stores.clock import Clock
 

@@ -4,11 +4,11 @@ from uuid import UUID
 
 import click
 
-from auth_service.app import Parts
 from auth_service.audit import OPERATOR
 from auth_service.cli.arguments import TEXT, user_argument
 from auth_service.cli.output import counted, json_option, say, show
 from auth_service.cli.running import locate, with_parts
+from auth_service.parts import Parts
 from auth_service.sessions.session import Session
 
 

@@ -16,12 +16,12 @@ import click
 from auth_service.accounts import names
 from auth_service.accounts.imported_hash import ImportedHashRefused, imported_hash
 from auth_service.accounts.names import Name, NameRefused
-from auth_service.app import Parts
 from auth_service.audit import OPERATOR
 from auth_service.cli.import_file import FIELDS, FileRefused, Row, rows_of
 from auth_service.cli.output import show_json
 from auth_service.cli.running import with_parts
 from auth_service.errors import Unavailable
+from auth_service.parts import Parts
 from auth_service.tokens import scope as scopes
 
 _BATCH = 500  # rows in one transaction

@@ -11,13 +11,13 @@ from auth_service.accounts import names
 from auth_service.accounts.account import Account
 from auth_service.accounts.names import Name, NameRefused
 from auth_service.accounts.password_rules import require_strong
-from auth_service.app import Parts
 from auth_service.audit import OPERATOR
 from auth_service.cli.arguments import SCOPE, TEXT, user_argument
 from auth_service.cli.output import json_option, say, show
 from auth_service.cli.running import locate, with_parts
 from auth_service.cli.user_import import import_users
 from auth_service.errors import WeakPassword
+from auth_service.parts import Parts
 from auth_service.tokens import scope as scopes
 
 _password_option = click.option(

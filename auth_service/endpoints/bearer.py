@@ -6,7 +6,8 @@ from uuid import UUID
 
 from starlette.requests import Request
 
-from auth_service.errors import InvalidBearer, InvalidRequest
+from auth_service.endpoints.authorization import presented_access_token
+from auth_service.errors import InvalidBearer
 from auth_service.keys.key_ring import KeyRing
 from auth_service.sessions.session import Session
 from auth_service.sessions.store import SessionStore
@@ -64,17 +65,3 @@ def session_claim(payload: dict[str, object]) -> UUID:
         return UUID(value if isinstance(value, str) else "")
     except ValueError:
         raise InvalidClaim("sid", "not a session") from None
-
-
-def presented_access_token(request: Request) -> str | None:
-    """What follows `Bearer` in the Authorization header (RFC 6750 §2.1); None where nothing of the kind was sent.
-
-    Raises InvalidRequest for two headers: which one counts would be a guess.
-    """
-    values = request.headers.getlist("authorization")
-    if len(values) > 1:
-        raise InvalidRequest("There is more than one Authorization header.")
-    if not values:
-        return None
-    scheme, _, credentials = values[0].partition(" ")
-    return credentials.strip(" ") if scheme.lower() == "bearer" else None

@@ -8,6 +8,7 @@ from pydantic import Field
 from starlette.requests import Request
 
 from auth_service.accounts.clients import AuthenticatedClient, Clients
+from auth_service.endpoints.authorization import presented_credentials
 from auth_service.endpoints.form import Form, form_decoded
 from auth_service.errors import InvalidClient, InvalidRequest
 
@@ -55,17 +56,15 @@ class ClientAuthentication:
 
 def _basic_credentials(request: Request) -> tuple[str, str] | None:
     """Id and secret of the Authorization header; None where there is no such header."""
-    values = request.headers.getlist("authorization")
-    if len(values) > 1:
-        raise InvalidRequest("There is more than one Authorization header.")
-    if not values:
+    presented = presented_credentials(request)
+    if presented is None:
         return None
-    scheme, _, credentials = values[0].partition(" ")
-    if scheme.lower() != "basic":
+    scheme, credentials = presented
+    if scheme != "basic":
         raise InvalidClient("another scheme than Basic")
     try:
         # RFC 6749 §2.3.1: both are form-encoded before they are joined.
-        client_id, colon, client_secret = b64decode(credentials.strip(" "), validate=True).partition(b":")
+        client_id, colon, client_secret = b64decode(credentials, validate=True).partition(b":")
         if not colon:
             raise InvalidClient("no secret")
         return form_decoded(client_id), form_decoded(client_secret)

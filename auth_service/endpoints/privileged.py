@@ -6,7 +6,7 @@ Only who asks for such a scope is given it (`tokens/scope.py`), so nobody's ordi
 from starlette.requests import Request
 
 from auth_service.accounts.live_tokens import LiveAccessToken, LiveTokens
-from auth_service.endpoints.bearer import presented_access_token
+from auth_service.endpoints.authorization import presented_access_token
 from auth_service.errors import InsufficientScope, InvalidBearer
 from auth_service.verifier.errors import InvalidToken
 

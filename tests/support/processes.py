@@ -12,7 +12,8 @@ from pathlib import Path
 
 import httpx2
 
-from auth_service.app import Application, create_app
+from auth_service.app import create_app
+from auth_service.application import Application
 from auth_service.devstack.process import free_port
 from auth_service.server import serve
 from auth_service.settings import Settings, load_settings

@@ -9,7 +9,8 @@ from typing import Any, Protocol
 import httpx2
 from redis.asyncio import Redis
 
-from auth_service.app import Application, create_app
+from auth_service.app import create_app
+from auth_service.application import Application
 from auth_service.settings import Settings
 from auth_service.stores.clock import Clock
 

@@ -14,9 +14,9 @@ from typing import Any
 import asyncpg
 import psutil
 
-from auth_service.app import Parts
 from auth_service.devstack.postgresql import PrivatePostgreSQL
 from auth_service.devstack.redis import PrivateRedis
+from auth_service.parts import Parts
 from auth_service.settings import Settings, load_settings
 from auth_service.stores import schema
 from auth_service.stores.clock import Clock

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from uuid import UUID
 
 from starlette.requests import Request
@@ -9,9 +10,13 @@ from starlette.requests import Request
 from auth_service.accounts.live_tokens import LiveTokens
 from auth_service.audit import Actor
 from auth_service.endpoints.actor import source_of, user_actor
+from auth_service.endpoints.operation import Operation
 from auth_service.endpoints.privileged import PrivilegedAccess
 
 SCOPE = "auth:admin"
+
+admin_operation = partial(Operation, credentials=("admin_bearer",), anonymous=False)
+"""An operation of the admin API. Its handler must ask `AdminAuthentication` before anything else."""
 
 
 @dataclass(frozen=True, slots=True)

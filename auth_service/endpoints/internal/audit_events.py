@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from auth_service.audit_trail import AuditFilter, audit_events
 from auth_service.endpoints.internal import schemas
-from auth_service.endpoints.internal.administrator import AdminAuthentication
+from auth_service.endpoints.internal.administrator import AdminAuthentication, admin_operation
 from auth_service.endpoints.internal.paging import Cursors, Page, page_of
 from auth_service.endpoints.operation import Answer, Operation
 from auth_service.endpoints.query import parse_query
@@ -24,7 +24,7 @@ class AuditEndpoints:
         self._admin = admin
 
     def operations(self) -> Iterable[Operation]:
-        yield Operation(
+        yield admin_operation(
             "GET",
             "/admin/audit-events",
             self.list_events,
@@ -32,8 +32,6 @@ class AuditEndpoints:
             "Audit",
             {200: Answer("A page of events.", Page[schemas.AuditEvent])},
             query=schemas.AuditQuery,
-            credentials=("admin_bearer",),
-            anonymous=False,
         )
 
     async def list_events(self, request: Request) -> Response:

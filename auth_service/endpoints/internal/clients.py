@@ -9,7 +9,7 @@ from starlette.responses import Response
 from auth_service.accounts.clients import Clients, Registration
 from auth_service.endpoints.body import parse_body
 from auth_service.endpoints.internal import path_ids, schemas
-from auth_service.endpoints.internal.administrator import AdminAuthentication
+from auth_service.endpoints.internal.administrator import AdminAuthentication, admin_operation
 from auth_service.endpoints.internal.paging import Cursors, Page, PageQuery, page_of
 from auth_service.endpoints.internal.path_ids import path_id
 from auth_service.endpoints.json_response import json_response
@@ -28,7 +28,7 @@ class ClientAdministration:
         self._admin = admin
 
     def operations(self) -> Iterable[Operation]:
-        yield Operation(
+        yield admin_operation(
             "GET",
             "/admin/clients",
             self.list_clients,
@@ -36,10 +36,8 @@ class ClientAdministration:
             "Clients",
             {200: Answer("A page of clients.", Page[schemas.Client])},
             query=PageQuery,
-            credentials=("admin_bearer",),
-            anonymous=False,
         )
-        yield Operation(
+        yield admin_operation(
             "POST",
             "/admin/clients",
             self.add,
@@ -48,10 +46,8 @@ class ClientAdministration:
             {201: Answer("The client, with its secret: it is told this once.", schemas.ClientWithSecret)},
             problems=(409,),
             body=schemas.NewClient,
-            credentials=("admin_bearer",),
-            anonymous=False,
         )
-        yield Operation(
+        yield admin_operation(
             "POST",
             "/admin/clients/{id}/secret",
             self.rotate_secret,
@@ -61,11 +57,9 @@ class ClientAdministration:
             problems=(404,),
             body=schemas.SecretRotation,
             body_required=False,
-            credentials=("admin_bearer",),
-            anonymous=False,
             path_parameters=path_ids.DESCRIBED,
         )
-        yield Operation(
+        yield admin_operation(
             "DELETE",
             "/admin/clients/{id}",
             self.remove,
@@ -73,8 +67,6 @@ class ClientAdministration:
             "Clients",
             {204: Answer("It is gone.")},
             problems=(404,),
-            credentials=("admin_bearer",),
-            anonymous=False,
             path_parameters=path_ids.DESCRIBED,
         )
 

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from auth_service.endpoints.internal import schemas
-from auth_service.endpoints.internal.administrator import AdminAuthentication
+from auth_service.endpoints.internal.administrator import AdminAuthentication, admin_operation
 from auth_service.endpoints.internal.paging import Page, page_of
 from auth_service.endpoints.json_response import json_response
 from auth_service.endpoints.operation import Answer, Operation
@@ -27,27 +27,23 @@ class KeyAdministration:
         self._admin = admin
 
     def operations(self) -> Iterable[Operation]:
-        yield Operation(
+        yield admin_operation(
             "GET",
             "/admin/keys",
             self.list_keys,
             "List the signing keys, the oldest first",
             "Keys",
             {200: Answer("All of them.", Page[schemas.Key])},
-            credentials=("admin_bearer",),
-            anonymous=False,
         )
-        yield Operation(
+        yield admin_operation(
             "POST",
             "/admin/keys/rotate",
             self.rotate,
             "Have the standby sign as soon as every verifier knows it",
             "Keys",
             {200: Answer("Which key signs next, and from when.", schemas.KeySwitch)},
-            credentials=("admin_bearer",),
-            anonymous=False,
         )
-        yield Operation(
+        yield admin_operation(
             "DELETE",
             "/admin/keys/{kid}",
             self.revoke,
@@ -55,8 +51,6 @@ class KeyAdministration:
             "Keys",
             {204: Answer("It is revoked, or had been before.")},
             problems=(404,),
-            credentials=("admin_bearer",),
-            anonymous=False,
             path_parameters={"kid": {"type": "string"}},
         )
 

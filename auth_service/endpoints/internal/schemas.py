@@ -171,7 +171,7 @@ class Client(BaseModel):
 
     @classmethod
     def of(cls, client: StoredClient) -> Self:
-        return cls(**_described(client))
+        return cls(**client.metadata, previous_secret_until=client.previous_secret_until)
 
 
 class ClientWithSecret(Client):
@@ -181,19 +181,7 @@ class ClientWithSecret(Client):
 
     @classmethod
     def of_new(cls, client: StoredClient, secret: str) -> Self:
-        return cls(**_described(client), client_secret=secret)
-
-
-def _described(client: StoredClient) -> dict[str, Any]:
-    return {
-        "client_id": client.id,
-        "client_name": client.name,
-        "grant_types": sorted(client.grant_types),
-        "scope": scopes.join(client.scope),
-        "audiences": list(client.audiences),
-        "created_at": client.created_at,
-        "previous_secret_until": client.previous_secret_until,
-    }
+        return cls(**Client.of(client).model_dump(), client_secret=secret)
 
 
 class Key(BaseModel):

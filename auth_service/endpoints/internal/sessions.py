@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from auth_service.accounts.users import Users
 from auth_service.endpoints.internal import path_ids, schemas
-from auth_service.endpoints.internal.administrator import AdminAuthentication
+from auth_service.endpoints.internal.administrator import AdminAuthentication, admin_operation
 from auth_service.endpoints.internal.paging import Cursors, Page, PageQuery, page_of
 from auth_service.endpoints.internal.path_ids import path_id
 from auth_service.endpoints.operation import Answer, Operation
@@ -33,7 +33,7 @@ class SessionAdministration:
         self._admin = admin
 
     def operations(self) -> Iterable[Operation]:
-        yield Operation(
+        yield admin_operation(
             "GET",
             "/admin/users/{id}/sessions",
             self.list_sessions,
@@ -42,11 +42,9 @@ class SessionAdministration:
             {200: Answer("A page of sessions.", Page[schemas.Session])},
             problems=(404,),
             query=PageQuery,
-            credentials=("admin_bearer",),
-            anonymous=False,
             path_parameters=path_ids.DESCRIBED,
         )
-        yield Operation(
+        yield admin_operation(
             "DELETE",
             "/admin/users/{id}/sessions",
             self.end_sessions,
@@ -54,11 +52,9 @@ class SessionAdministration:
             "Sessions",
             {204: Answer("They have ended.")},
             problems=(404,),
-            credentials=("admin_bearer",),
-            anonymous=False,
             path_parameters=path_ids.DESCRIBED,
         )
-        yield Operation(
+        yield admin_operation(
             "DELETE",
             "/admin/sessions/{id}",
             self.end_session,
@@ -66,8 +62,6 @@ class SessionAdministration:
             "Sessions",
             {204: Answer("It has ended, or had before.")},
             problems=(404,),
-            credentials=("admin_bearer",),
-            anonymous=False,
             path_parameters=path_ids.DESCRIBED,
         )
 

@@ -12,7 +12,7 @@ from auth_service.accounts.users import Users
 from auth_service.endpoints.account_names import given_names, required_names
 from auth_service.endpoints.body import parse_body
 from auth_service.endpoints.internal import path_ids, schemas
-from auth_service.endpoints.internal.administrator import SCOPE, AdminAuthentication
+from auth_service.endpoints.internal.administrator import SCOPE, AdminAuthentication, admin_operation
 from auth_service.endpoints.internal.paging import Cursors, Page, page_of
 from auth_service.endpoints.internal.path_ids import path_id
 from auth_service.endpoints.json_response import json_response
@@ -35,7 +35,7 @@ class UserAdministration:
         self._password_min_length = password_min_length
 
     def operations(self) -> Iterable[Operation]:
-        yield Operation(
+        yield admin_operation(
             "GET",
             "/admin/users",
             self.list_users,
@@ -43,10 +43,8 @@ class UserAdministration:
             "Users",
             {200: Answer("A page of accounts.", Page[schemas.User])},
             query=schemas.UserQuery,
-            credentials=("admin_bearer",),
-            anonymous=False,
         )
-        yield Operation(
+        yield admin_operation(
             "POST",
             "/admin/users",
             self.add,
@@ -55,10 +53,8 @@ class UserAdministration:
             {201: Answer("The account.", schemas.User)},
             problems=(409, 422),
             body=schemas.NewUser,
-            credentials=("admin_bearer",),
-            anonymous=False,
         )
-        yield Operation(
+        yield admin_operation(
             "GET",
             "/admin/users/{id}",
             self.read,
@@ -66,11 +62,9 @@ class UserAdministration:
             "Users",
             {200: Answer("The account.", schemas.User)},
             problems=(404,),
-            credentials=("admin_bearer",),
-            anonymous=False,
             path_parameters=path_ids.DESCRIBED,
         )
-        yield Operation(
+        yield admin_operation(
             "PATCH",
             "/admin/users/{id}",
             self.change,
@@ -79,11 +73,9 @@ class UserAdministration:
             {200: Answer("The account as changed.", schemas.User)},
             problems=(404, 409, 422),
             body=schemas.UserChange,
-            credentials=("admin_bearer",),
-            anonymous=False,
             path_parameters=path_ids.DESCRIBED,
         )
-        yield Operation(
+        yield admin_operation(
             "DELETE",
             "/admin/users/{id}",
             self.delete,
@@ -91,8 +83,6 @@ class UserAdministration:
             "Users",
             {204: Answer("It is gone.")},
             problems=(404, 409),
-            credentials=("admin_bearer",),
-            anonymous=False,
             path_parameters=path_ids.DESCRIBED,
         )
 

@@ -11,7 +11,8 @@ from auth_service.accounts.users import Users
 from auth_service.edge.origins import Origins
 from auth_service.endpoints import refresh_cookie, schemas
 from auth_service.endpoints.actor import source_of, user_actor
-from auth_service.endpoints.bearer import BearerAuthentication, presented_access_token
+from auth_service.endpoints.authorization import presented_access_token
+from auth_service.endpoints.bearer import BearerAuthentication
 from auth_service.endpoints.body import parse_body
 from auth_service.endpoints.json_response import json_list, json_response
 from auth_service.endpoints.operation import Answer, Operation

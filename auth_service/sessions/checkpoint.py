@@ -38,6 +38,7 @@ class CheckpointWriter:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._pending: dict[UUID, tuple[Generation, str | None]] = {}
+        self._under_way: dict[UUID, tuple[Generation, str | None]] = {}
         self._task: asyncio.Task[None] | None = None
 
     def note(self, session_id: UUID, generation: Generation, *, ip: str | None) -> None:
@@ -47,9 +48,9 @@ class CheckpointWriter:
             self._pending[session_id] = generation, ip
 
     def unwritten_ip(self, session_id: UUID) -> str | None:
-        """From where a session last rotated, if that is not in PostgreSQL yet."""
-        pending = self._pending.get(session_id)
-        return pending[1] if pending else None
+        """From where a session last rotated, if that is not in PostgreSQL yet: ask before the session is read there."""
+        noted = self._pending.get(session_id) or self._under_way.get(session_id)
+        return noted[1] if noted else None
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._run())
@@ -64,7 +65,8 @@ class CheckpointWriter:
 
     async def flush(self) -> None:
         """Write all that is pending. What PostgreSQL does not take now is kept for the next time."""
-        pending, self._pending = sorted(self._pending.items(), key=lambda item: item[0]), {}
+        self._under_way, self._pending = self._pending, {}
+        pending = sorted(self._under_way.items(), key=lambda item: item[0])
         while pending:
             batch = pending[:_BATCH]
             try:
@@ -84,6 +86,7 @@ class CheckpointWriter:
                 return
             CHECKPOINT_SESSIONS.inc(len(batch))
             pending = pending[_BATCH:]
+        self._under_way = {}
 
     async def _run(self) -> None:
         while True:

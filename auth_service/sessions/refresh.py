@@ -78,6 +78,7 @@ class RefreshProtocol:
             raise _refusal("invalid_token", str(exc)) from None
         if client_id is not None and token.client_id != client_id:
             raise _refusal("invalid_token", "it was given to another client")
+        rotated_from = self._checkpoints.unwritten_ip(token.session_id)
         standing = await self._sessions.standing(token.session_id)
         session, subject = _permitted(token, standing)
         if session.transport == "cookie" and cookie_refusal is not None:
@@ -102,7 +103,9 @@ class RefreshProtocol:
             # anew, and its older date would end that one's window early. The model check finds the honest user it hits.
             self._checkpoints.note(session.id, rotation.current, ip=source.ip)
         if rotation.outcome is Outcome.REPLAYED:
-            await self._note_sharing(session, source, standing.now)
+            last_ip = rotated_from or session.last_ip or session.device.ip
+            if not source.is_near(last_ip):
+                await self._note_sharing(session, source, standing.now)
         return self._tokens.issue(
             session,
             subject,
@@ -118,9 +121,6 @@ class RefreshProtocol:
 
         Once in a while for each session: whoever holds the token could otherwise fill the log.
         """
-        last_ip = self._checkpoints.unwritten_ip(session.id) or session.last_ip or session.device.ip
-        if source.is_near(last_ip):
-            return
         sharing = "session.shared", str(session.id), now - _SHARING_INTERVAL
         if await self._database.row(_RECORDED_SINCE, *sharing) is None:
             await audit.record(

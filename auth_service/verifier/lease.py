@@ -24,15 +24,14 @@ _CLIENT_GONE = (OSError, ClientDisconnect, WebSocketDisconnect)
 class _Lease:
     """Between server and application for one connection, whose end is sent at most once."""
 
-    __slots__ = ("_ending", "_receive", "_send", "_stop", "_verified", "_verifier")
+    _stop: Callable[[], None] | None = None
+    _ending: asyncio.Task[None] | None = None
 
     def __init__(self, verifier: Verifier, verified: VerifiedToken, receive: Receive, send: Send) -> None:
         self._verifier = verifier
         self._verified = verified
         self._receive = receive
         self._send = send
-        self._stop: Callable[[], None] | None = None
-        self._ending: asyncio.Task[None] | None = None
 
     @property
     def opened(self) -> bool:
@@ -62,8 +61,6 @@ class _Lease:
 class EventStreamLease(_Lease):
     """For an HTTP request: ends the answer with the token if it is an event stream."""
 
-    __slots__ = ()
-
     @property
     def receive(self) -> Receive:
         """The server's own: it tells the application that the client has gone once the answer is ended."""
@@ -90,8 +87,6 @@ class EventStreamLease(_Lease):
 
 class WebSocketLease(_Lease):
     """For a WebSocket: closes it with 1008 when its token is no longer good."""
-
-    __slots__ = ("_by_subprotocol",)
 
     def __init__(
         self, verifier: Verifier, verified: VerifiedToken, receive: Receive, send: Send, *, by_subprotocol: bool

@@ -38,9 +38,18 @@ class AuditFilter:
 
 
 async def audit_events(
-    statements: Statements, wanted: AuditFilter = AuditFilter(), *, before: int | None = None, limit: int = 100
+    statements: Statements,
+    wanted: AuditFilter = AuditFilter(),
+    *,
+    before: tuple[datetime, int] | None = None,
+    limit: int = 100,
 ) -> Sequence[AuditEvent]:
-    """The newest events that `wanted` describes, from the one before the id `before`. Raises Unavailable."""
+    """The newest events that `wanted` describes, from the one before that of this `occurred_at` and `id`.
+
+    Raises Unavailable.
+    """
+    # By time, which has an index that `since` and `until` bound: by id, a page of long ago would walk all that came
+    # after it.
     # Only what is asked is in the statement: with `$1 IS NULL OR …` a plan kept for all of them uses no index.
     asked = {
         "action =": wanted.action,
@@ -48,14 +57,17 @@ async def audit_events(
         "target_id =": wanted.target,
         "occurred_at >=": wanted.since,
         "occurred_at <": wanted.until,
-        "id <": before,
     }
     given = {condition: value for condition, value in asked.items() if value is not None}
-    conditions = " AND ".join(f"{condition} ${number}" for number, condition in enumerate(given, 2)) or "true"
+    conditions = [f"{condition} ${number}" for number, condition in enumerate(given, 2)]
+    if before is not None:
+        conditions.append(f"(occurred_at, id) < (${len(given) + 2}, ${len(given) + 3})")
+    where = " AND ".join(conditions) or "true"
     rows = await statements.rows(
-        f"SELECT * FROM audit_events WHERE {conditions} ORDER BY id DESC LIMIT $1",  # noqa: S608 — of the constants above
+        f"SELECT * FROM audit_events WHERE {where} ORDER BY occurred_at DESC, id DESC LIMIT $1",  # noqa: S608 — of the constants above
         limit,
         *given.values(),
+        *(before or ()),
     )
     return [_event(row) for row in rows]
 

@@ -110,12 +110,27 @@ _ADMIN_PROBLEMS: dict[int, tuple[str, str, ServiceError]] = {
     ),
 }
 
+# What the revocation feed refuses for other reasons, where it is for clients alone.
+_FEED_PROBLEMS: dict[int, tuple[str, str, ServiceError]] = {
+    403: (
+        "InsufficientScope",
+        "`insufficient_scope`: the access token lacks `revocations:read`, or its client does not hold that any more.",
+        InsufficientScope("revocations:read", "an example"),
+    ),
+}
+
 _RETRY_AFTER: dict[str, Any] = {
     "Retry-After": {"required": True, "description": "Seconds.", "schema": {"type": "integer", "minimum": 1}}
 }
 
 _HEADERS: dict[int, dict[str, Any]] = {
-    401: {"WWW-Authenticate": {"required": True, "description": "RFC 6750 §3.", "schema": {"type": "string"}}},
+    401: {
+        "WWW-Authenticate": {
+            "required": True,
+            "description": "Bearer (RFC 6750 §3), or Basic (RFC 7617) for a client.",
+            "schema": {"type": "string"},
+        }
+    },
     429: _RETRY_AFTER,
     503: _RETRY_AFTER,
 }
@@ -134,6 +149,12 @@ _SECURITY_SCHEMES: dict[str, dict[str, str]] = {
         "bearerFormat": "at+jwt",
         "description": "An access token with the scope `auth:admin`, which a login gives only when it asks for it, and "
         "whose `aud` is this issuer alone.",
+    },
+    "client_bearer": {
+        "type": "http",
+        "scheme": "bearer",
+        "bearerFormat": "at+jwt",
+        "description": "A client's own access token with the scope `revocations:read`, for which it has to ask.",
     },
     "client": {
         "type": "http",
@@ -222,6 +243,8 @@ def _refusals(operation: Operation) -> dict[int, tuple[str, str, ServiceError]]:
     table = OAUTH_REFUSALS if operation.oauth_errors else _PROBLEMS
     if "admin_bearer" in operation.credentials:
         table = table | _ADMIN_PROBLEMS
+    if "client_bearer" in operation.credentials:
+        table = table | _FEED_PROBLEMS
     return {status: table[status] for status in _problem_statuses(operation)}
 
 

@@ -109,6 +109,11 @@ async def _service_of_a_removed_client(service: Service) -> str | None:
     return _bearer(token)
 
 
+async def _service_in_an_administrators_session(service: Service) -> str | None:
+    sid = claims_of((await administrator(service)).user.access_token)["sid"]
+    return _bearer(await service_token(service, held="reports:read", sid=sid))
+
+
 async def _revoke(service: Service, kind: str, claim: str) -> None:
     await service.sql(
         "INSERT INTO revocations (kind, claim, reason, revoked_at, expires_at)"
@@ -156,6 +161,7 @@ _CALLERS: dict[str, tuple[Caller, tuple[int, str] | None]] = {
     "a service token of no client of ours": (_service_with(client_id="web", sub="web"), _BAD),
     "an expired service token": (_service_with(exp=1), _BAD),
     "a service token whose session is none": (_service_with(sid="x"), _BAD),
+    "a service token that names an administrator's session": (_service_in_an_administrators_session, _BAD),
     "a removed client": (_service_of_a_removed_client, _BAD),
     "a revoked service token": (_service_with_a_revoked_token, _BAD),
     "a revoked client": (_service_of_a_revoked_client, _BAD),
@@ -176,13 +182,13 @@ async def _calls(service: Service) -> list[tuple[str, str, dict[str, Any]]]:
             if "requestBody" in described:
                 reference = described["requestBody"]["content"]["application/json"]["schema"]["$ref"]
                 request["json"] = document["components"]["schemas"][reference.rpartition("/")[2]]["examples"][0]
-            calls.append((method.upper(), path.replace("{id}", str(uuid4())), request))
+            calls.append((method.upper(), path.replace("{id}", str(uuid4())).replace("{kid}", "x" * 43), request))
     return calls
 
 
 async def test_each_call_is_open_to_administrators_alone(service: Service) -> None:
     calls = await _calls(service)
-    assert len(calls) >= 9
+    assert len(calls) >= 16
     for who, (make, refusal) in _CALLERS.items():
         authorization = await make(service)
         headers = {"Authorization": authorization} if authorization is not None else {}

@@ -205,5 +205,5 @@ async def test_clients_are_paged_by_name_whatever_comes_and_goes_meanwhile(servi
         with pytest.raises(NotFound):
             await clients.locate(hostile)
     with pytest.raises(NotFound):
-        await clients.get(uuid4())
-    assert await clients.get(made["c.1"].id) == made["c.1"] == await clients.locate("c.1")
+        await clients.locate(str(uuid4()))
+    assert await clients.locate(str(made["c.1"].id)) == made["c.1"] == await clients.locate("c.1")

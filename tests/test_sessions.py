@@ -1,7 +1,12 @@
 """Sessions over HTTP after their opening: logout, the list of one's own, and ending them."""
 
+import json
+from uuid import UUID
+
 import pytest
 
+from auth_service.audit import OPERATOR
+from tests.support.admin import events
 from tests.support.service import PASSWORD, Service, Start, problem
 from tests.support.tokens import claims_of
 
@@ -146,3 +151,33 @@ async def test_an_untrusted_peer_cannot_choose_its_address(service: Service) -> 
     )
     listed = (await service.http.get("/user/sessions", headers=user.bearer)).json()
     assert {item["ip"] for item in listed} == {"127.0.0.1"}
+
+
+@pytest.mark.parametrize("what", ["disable", "password", "end"])
+async def test_an_account_with_very_many_sessions_can_still_be_stopped(service: Service, what: str) -> None:
+    user = await service.register()
+    await service.sql(
+        "INSERT INTO sessions (id, user_id, client_id, transport, scope, created_at, expires_at, last_used_at)"
+        " SELECT gen_random_uuid(), user_id, client_id, transport, scope, created_at, expires_at, last_used_at"
+        " FROM generate_series(1, 12000), (SELECT * FROM sessions LIMIT 1) AS session"
+    )
+    users, user_id = service.app.parts.users, UUID(user.id)
+    match what:
+        case "disable":
+            await users.disable(user_id, by=OPERATOR)
+            kept = 0
+        case "password":
+            body = {"current_password": PASSWORD, "new_password": "another correct horse"}
+            answer = await service.http.post("/user/password", json=body, headers=user.bearer)
+            assert answer.status_code == 204
+            kept = 1
+        case _:
+            assert await users.end_sessions(user_id, reason="admin", by=OPERATOR) == 12001
+            kept = 0
+    [live] = await service.sql("SELECT count(*) FROM sessions WHERE revoked_at IS NULL")
+    assert live["count"] == kept
+    [journaled] = await service.sql("SELECT count(*) FROM revocations WHERE kind = 's'")
+    assert journaled["count"] == 12001 - kept
+    statements = [event["details"] for event in await events(service) if '"sessions"' in event["details"]]
+    assert sum(json.loads(details)["sessions"] for details in statements) == 12001 - kept
+    assert len(statements) == 3, "no transaction ended more than it may"

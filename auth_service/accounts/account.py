@@ -8,6 +8,7 @@ from uuid import UUID
 
 from auth_service.accounts.names import Name
 from auth_service.audit import Action
+from auth_service.sessions.session import EndReason
 from auth_service.stores.database import Row
 from auth_service.tokens import scope as scopes
 
@@ -48,6 +49,13 @@ class Change:
     password_hash: str | None = field(default=None, repr=False)
     disabled: bool | None = None
     granted_scopes: frozenset[str] | None = None
+
+    @property
+    def ends_sessions(self) -> EndReason | None:
+        """Why every session ends with this change, if it does."""
+        if self.disabled:
+            return "disabled"
+        return None if self.password_hash is None else "password_change"
 
     def applied(self, account: Account, *, now: datetime) -> Account:
         """`account` after this change."""

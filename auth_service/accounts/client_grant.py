@@ -6,7 +6,6 @@ fails later, and further away.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 
 from auth_service.accounts.clients import AuthenticatedClient, Client
 from auth_service.errors import GrantRefused
@@ -14,7 +13,7 @@ from auth_service.keys.key_ring import KeyRing
 from auth_service.metrics import TOKENS_ISSUED
 from auth_service.settings import Settings
 from auth_service.tokens import scope as scopes
-from auth_service.tokens.access_token import ServiceToken
+from auth_service.tokens.access_token import ServiceToken, whole_seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +57,7 @@ class ClientCredentialsGrant:
         )
         access_token = service_token.sign(self._keys.signing_key(now))
         TOKENS_ISSUED.labels(grant="client_credentials", kind="access").inc()
-        return IssuedServiceToken(access_token, _whole_seconds(now, service_token.expires_at), scopes.join(granted))
+        return IssuedServiceToken(access_token, whole_seconds(now, service_token.expires_at), scopes.join(granted))
 
 
 def granted_scope(client: Client, asked: str | None) -> frozenset[str]:
@@ -83,7 +82,3 @@ def granted_audiences(
 def audiences_of(client: Client, *, default: tuple[str, ...]) -> tuple[str, ...]:
     """Whom the tokens of a client may be for."""
     return client.audiences or default
-
-
-def _whole_seconds(now: datetime, later: datetime) -> int:
-    return int(later.timestamp()) - int(now.timestamp())

@@ -144,13 +144,6 @@ class Clients:
         )
         return [_client(row) for row in rows]
 
-    async def get(self, client_id: UUID) -> Client:
-        """Raises NotFound."""
-        row = await self._database.row("SELECT * FROM clients WHERE id = $1", client_id)
-        if row is None:
-            raise NotFound("no such client")
-        return _client(row)
-
     async def locate(self, text: str) -> Client:
         """The client that a person means by an id or a name. Raises NotFound."""
         # An id first: a name may look like one.

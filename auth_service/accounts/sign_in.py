@@ -78,7 +78,9 @@ class SignIn:
                     tokens, replaced = opened
                     await self._ending.announce(replaced)
                     return tokens
-            raise InvalidCredentials("the password kept changing")
+            refusal = InvalidCredentials("the password kept changing")
+            await self._note_failure(account, refusal, opening)
+            raise refusal
         except ServiceError as exc:
             LOGINS.labels(outcome="refused" if isinstance(exc, InvalidCredentials) else "unavailable").inc()
             raise

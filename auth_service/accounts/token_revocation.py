@@ -62,11 +62,12 @@ class TokenRevocation:
         else:
             return (refresh_token.session_id if refresh_token.client_id == client_id else None), None
         try:
-            claims = SignedPayload.parse(token, keys=self._keys).claims
+            signed = SignedPayload.parse(token, keys=self._keys)
+            claims = signed.claims
             if (text_claim(claims, "iss"), text_claim(claims, "client_id")) != (self._issuer, client_id):
                 return None, None
-            return (UUID(text_claim(claims, "sid")), None) if "sid" in claims else (None, claims)
-        except (InvalidToken, ValueError):
+            return (signed.session_id, None) if "sid" in claims else (None, claims)
+        except InvalidToken:
             return None, None
 
     async def _end_service_token(

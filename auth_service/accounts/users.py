@@ -20,9 +20,8 @@ from auth_service.accounts.account import Account, Change, differences
 from auth_service.accounts.names import Name
 from auth_service.accounts.passwords import PasswordHasher
 from auth_service.audit import Action, Actor
-from auth_service.errors import InvalidCredentials, NotFound, Taken
+from auth_service.errors import InvalidCredentials, InvalidRequest, NotFound, Taken
 from auth_service.sessions.ending import Ended, SessionEnding
-from auth_service.sessions.session import EndReason
 from auth_service.sessions.store import SessionStore
 from auth_service.stores.database import Database, Row, Statements, read_time
 from auth_service.tokens import scope as scopes
@@ -173,6 +172,8 @@ class Users:
         A new password and disabling end every session. A scope that is taken away is gone at the next refresh; sessions
         that were ended stay ended when the account is enabled.
         """
+        if change.ends_sessions:
+            await self._ending.thin_out(user_id, reason=change.ends_sessions, by=by)
         async with self._database.transaction() as transaction:
             account, now = await self.lock(transaction, user_id)
             changed, ended = await self._apply(transaction, account, change, by=by, now=now)
@@ -210,6 +211,7 @@ class Users:
         change = Change(password_hash=await self._passwords.hash(new))
         for _attempt in range(_ATTEMPTS):
             verified_hash = await self.require_password(user_id, current)
+            await self._ending.thin_out(user_id, reason="password_change", by=by, keep=keep_session)
             async with self._database.transaction() as transaction:
                 account, now = await self.lock(transaction, user_id)
                 if account.password_hash != verified_hash:
@@ -234,15 +236,22 @@ class Users:
     async def grant(
         self, user_id: UUID, *, add: Iterable[str] = (), remove: Iterable[str] = (), by: Actor
     ) -> frozenset[str]:
-        """Grant and take away scopes; answers those the user has after it. Raises NotFound."""
+        """Grant and take away scopes; answers those the user has after it. Raises NotFound, InvalidRequest."""
         async with self._database.transaction() as transaction:
             account, now = await self.lock(transaction, user_id)
             granted = (account.granted_scopes | set(add)) - set(remove)
+            # Taking some away is always allowed, however many there are.
+            if granted - account.granted_scopes and len(scopes.join(granted)) > scopes.MAX_LENGTH:
+                raise InvalidRequest(
+                    "The scopes are too long.",
+                    fields=(("granted_scopes", f"must have at most {scopes.MAX_LENGTH} characters together"),),
+                )
             await self._apply(transaction, account, Change(granted_scopes=granted), by=by, now=now)
         return granted
 
     async def delete(self, user_id: UUID, *, by: Actor) -> None:
         """Remove the account and end every session. Raises NotFound."""
+        await self._ending.thin_out(user_id, reason="deleted", by=by)
         async with self._database.transaction() as transaction:
             _account, now = await self.lock(transaction, user_id)
             ended = await self._ending.end_all_of_user(transaction, user_id, reason="deleted", now=now)
@@ -253,6 +262,7 @@ class Users:
 
     async def end_sessions(self, user_id: UUID, *, reason: Literal["logout", "admin"], by: Actor) -> int:
         """End every session of a user; answers how many. Raises NotFound."""
+        thinned = await self._ending.thin_out(user_id, reason=reason, by=by)
         async with self._database.transaction() as transaction:
             _account, now = await self.lock(transaction, user_id)
             ended = await self._ending.end_all_of_user(transaction, user_id, reason=reason, now=now)
@@ -261,7 +271,7 @@ class Users:
                 action: Action = "session.logout" if reason == "logout" else "session.revoked"
                 await audit.record(transaction, action, by=by, now=now, target=_target(user_id), sessions=count)
         await self._ending.announce(ended)
-        return count
+        return thinned + count
 
     async def _apply(
         self,
@@ -295,9 +305,10 @@ class Users:
         except asyncpg.UniqueViolationError as exc:
             raise _taken(exc) from None
         ended = Ended((), (), {})
-        if change.password_hash is not None or change.disabled:
-            reason: EndReason = "disabled" if change.disabled else "password_change"
-            ended = await self._ending.end_all_of_user(transaction, account.id, reason=reason, now=now, keep=keep)
+        if change.ends_sessions:
+            ended = await self._ending.end_all_of_user(
+                transaction, account.id, reason=change.ends_sessions, now=now, keep=keep
+            )
         target, count = _target(account.id), len(ended.session_ids)
         if change.password_hash is not None:
             action: Action = "user.password_set" if keep is None else "user.password_changed"

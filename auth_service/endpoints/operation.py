@@ -11,7 +11,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 Handler = Callable[[Request], Awaitable[Response]]
-Credential = Literal["bearer", "admin_bearer", "client", "refresh_cookie"]
+Credential = Literal["bearer", "admin_bearer", "client", "client_bearer", "refresh_cookie"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,6 @@
 
 from uuid import UUID
 
-from auth_service.endpoints.bearer import session_claim
 from auth_service.keys.key_ring import KeyRing
 from auth_service.tokens.access_token import SignedPayload
 from auth_service.tokens.refresh_token import RefreshToken
@@ -24,8 +23,8 @@ class PresentedSessions:
 
     def _of_access_token(self, access_token: str) -> UUID | None:
         try:
-            payload = SignedPayload.parse(access_token, keys=self._keys).claims
-            return session_claim(payload) if payload.get("iss") == self._issuer else None
+            signed = SignedPayload.parse(access_token, keys=self._keys)
+            return signed.session_id if signed.claims.get("iss") == self._issuer else None
         except InvalidToken:
             return None
 

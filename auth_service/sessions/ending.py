@@ -28,16 +28,20 @@ from auth_service.verifier.revocations import Entry
 _END_ALL = """
 WITH doomed AS (
     SELECT id FROM sessions WHERE user_id = $1 AND revoked_at IS NULL AND id IS DISTINCT FROM $4::uuid
-    ORDER BY id FOR NO KEY UPDATE
+    ORDER BY id LIMIT $5 FOR NO KEY UPDATE
 )
 UPDATE sessions SET revoked_at = $2, revoked_reason = $3 WHERE id IN (SELECT id FROM doomed) RETURNING id
 """
 
+_COUNT_OF_USER = "SELECT count(*) FROM (SELECT FROM sessions WHERE user_id = $1 AND revoked_at IS NULL LIMIT $2) AS s"
+_MOST_OF_USER = 5000
+"""Sessions that one transaction ends in a small part of the time that it may take."""
+
 _COUNT_LIVE = "SELECT count(*) FROM sessions WHERE revoked_at IS NULL AND created_at <= $1 AND expires_at > $1"
-# A batch of those that were live at $1, whoever's: sessions that are opened meanwhile stay.
+# A batch of those that were live at $1, whoever's, from the one after $5: sessions that are opened meanwhile stay.
 _END_BATCH = """
 WITH doomed AS (
-    SELECT id FROM sessions WHERE revoked_at IS NULL AND created_at <= $1 AND expires_at > $1
+    SELECT id FROM sessions WHERE revoked_at IS NULL AND created_at <= $1 AND expires_at > $1 AND id > $5
     ORDER BY id LIMIT $3 FOR NO KEY UPDATE
 )
 UPDATE sessions SET revoked_at = $4, revoked_reason = $2 WHERE id IN (SELECT id FROM doomed) RETURNING id, user_id
@@ -119,7 +123,48 @@ class SessionEnding:
     ) -> Ended:
         """End a user's sessions but `keep`, inside the caller's transaction, which has changed or locked the user's row
         already and records the event: `announce` what it answers once that is committed."""
-        rows = await transaction.rows(_END_ALL, user_id, now, reason, keep)
+        return await self._end_of_user(transaction, user_id, reason=reason, now=now, keep=keep, most=None)
+
+    async def thin_out(self, user_id: UUID, *, reason: EndReason, by: Actor, keep: UUID | None = None) -> int:
+        """End a user's sessions but `keep` in batches, until `end_all_of_user` can end the rest in one transaction;
+        answers how many.
+
+        For before that transaction: whoever holds a password could otherwise sign in so often that the account can
+        neither be disabled nor be given another one. Nearly always there is nothing to do.
+        """
+        count = 0
+        while True:
+            async with self._database.transaction() as transaction:
+                row = await transaction.row(_COUNT_OF_USER, user_id, _MOST_OF_USER + 1)
+                if row is None or row["count"] <= _MOST_OF_USER:
+                    return count
+                now = await read_time(transaction, self._database.clock)
+                ended = await self._end_of_user(
+                    transaction, user_id, reason=reason, now=now, keep=keep, most=_MOST_OF_USER
+                )
+                await audit.record(
+                    transaction,
+                    "session.revoked",
+                    by=by,
+                    now=now,
+                    target=("user", str(user_id)),
+                    reason=reason,
+                    sessions=len(ended.session_ids),
+                )
+            count += len(ended.session_ids)
+            await self.announce(ended)
+
+    async def _end_of_user(
+        self,
+        transaction: Statements,
+        user_id: UUID,
+        *,
+        reason: EndReason,
+        now: datetime,
+        keep: UUID | None,
+        most: int | None,
+    ) -> Ended:
+        rows = await transaction.rows(_END_ALL, user_id, now, reason, keep, most)
         ended = [row["id"] for row in rows]
         entries = await journal.revoke(transaction, "s", map(str, ended), reason=reason, now=now)
         return Ended(ended, entries, dict.fromkeys(ended, user_id))
@@ -133,10 +178,11 @@ class SessionEnding:
         began = await self._database.now()
         row = await self._database.row(_COUNT_LIVE, began)
         assert row is not None
-        live, done = row["count"], 0
-        while batch := await self._end_batch(began, reason=reason, by=by):
+        live, done, last = row["count"], 0, UUID(int=0)
+        # From where the last batch ended: from the beginning, each would walk all that have ended before it.
+        while batch := await self._end_batch(began, last, reason=reason, by=by):
             await self.announce(batch)
-            done += len(batch.session_ids)
+            done, last = done + len(batch.session_ids), max(batch.session_ids)
             progress(done, live)
         return done
 
@@ -152,11 +198,11 @@ class SessionEnding:
         except (Unavailable, TimeoutError) as exc:
             _log.warning("redis_not_told_of_ended_sessions", reason=str(exc), count=len(ended.session_ids))
 
-    async def _end_batch(self, began: datetime, *, reason: EndReason, by: Actor) -> Ended | None:
+    async def _end_batch(self, began: datetime, last: UUID, *, reason: EndReason, by: Actor) -> Ended | None:
         """End some of the sessions that were live when it began; None if there is none left."""
         async with self._database.transaction() as transaction:
             now = await read_time(transaction, self._database.clock)
-            rows = await transaction.rows(_END_BATCH, began, reason, _BATCH, now)
+            rows = await transaction.rows(_END_BATCH, began, reason, _BATCH, now, last)
             if not rows:
                 return None
             owners = {row["id"]: row["user_id"] for row in rows}

@@ -10,7 +10,7 @@ from auth_service.metrics import TOKENS_ISSUED
 from auth_service.sessions.session import Session, Transport
 from auth_service.settings import Settings
 from auth_service.tokens import scope as scopes
-from auth_service.tokens.access_token import AccessToken
+from auth_service.tokens.access_token import AccessToken, whole_seconds
 from auth_service.tokens.refresh_token import RefreshToken
 from auth_service.tokens.subject import Subject
 
@@ -95,9 +95,9 @@ class TokenIssuer:
             TOKENS_ISSUED.labels(grant=grant, kind="refresh").inc()
         return IssuedTokens(
             access_token=access_token.sign(key),
-            expires_in=_whole_seconds(now, access_token.expires_at),
+            expires_in=whole_seconds(now, access_token.expires_at),
             refresh_token=None if kept else refresh_token.sign(key),
-            refresh_expires_in=_whole_seconds(now, refresh_token.expires_at),
+            refresh_expires_in=whole_seconds(now, refresh_token.expires_at),
             scope=scopes.join(scope),
             subject=subject,
             transport=session.transport,
@@ -121,7 +121,3 @@ class TokenIssuer:
         if not set(narrowing.audiences) <= set(audiences):
             raise GrantRefused("invalid_target", "A refresh may only ask for audiences that its tokens have anyway.")
         return scope, tuple(name for name in audiences if name in narrowing.audiences) or audiences
-
-
-def _whole_seconds(now: datetime, later: datetime) -> int:
-    return max(0, int(later.timestamp()) - int(now.timestamp()))

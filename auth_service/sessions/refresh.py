@@ -103,8 +103,9 @@ class RefreshProtocol:
             # anew, and its older date would end that one's window early. The model check finds the honest user it hits.
             self._checkpoints.note(session.id, rotation.current, ip=source.ip)
         if rotation.outcome is Outcome.REPLAYED:
-            last_ip = rotated_from or session.last_ip or session.device.ip
-            if not source.is_near(last_ip):
+            # Where another process rotated it a moment ago, nobody here knows yet from where: no reason to doubt.
+            known = rotated_from is not None or session.generation == rotation.current.number
+            if known and not source.is_near(rotated_from or session.last_ip or session.device.ip):
                 await self._note_sharing(session, source, standing.now)
         return self._tokens.issue(
             session,

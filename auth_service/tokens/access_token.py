@@ -4,13 +4,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Self
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from auth_service.keys.key_ring import KeyRing
 from auth_service.keys.signing_key import SigningKey
 from auth_service.tokens import scope as scopes
 from auth_service.verifier.claims import ACCESS_TOKEN_TYPES
-from auth_service.verifier.errors import UnknownKey
+from auth_service.verifier.errors import InvalidClaim, UnknownKey
 from auth_service.verifier.jws import CompactJWS
 
 
@@ -91,6 +91,15 @@ class SignedPayload:
             raise UnknownKey("no such key")
         return cls(jws.kid, jws.payload(key))
 
+    @property
+    def session_id(self) -> UUID:
+        """The `sid` of a user's access token. Raises InvalidClaim: a service token has none."""
+        value = self.claims.get("sid")
+        try:
+            return UUID(value if isinstance(value, str) else "")
+        except ValueError:
+            raise InvalidClaim("sid", "not a session") from None
+
 
 def audience_claim(scope: Iterable[str], audiences: tuple[str, ...], *, issuer: str) -> str | list[str]:
     """`aud` (RFC 7519 §4.1.3). A token that opens this service itself is for this service alone: no downstream service
@@ -98,3 +107,8 @@ def audience_claim(scope: Iterable[str], audiences: tuple[str, ...], *, issuer: 
     if any(map(scopes.is_privileged, scope)):
         return issuer
     return audiences[0] if len(audiences) == 1 else list(audiences)
+
+
+def whole_seconds(now: datetime, later: datetime) -> int:
+    """`expires_in`: the difference of the two claims."""
+    return max(0, int(later.timestamp()) - int(now.timestamp()))

@@ -1,6 +1,7 @@
 """`/admin/audit-events`: the audit log, for reading."""
 
 from collections.abc import Iterable
+from datetime import datetime
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -13,7 +14,7 @@ from auth_service.endpoints.operation import Answer, Operation
 from auth_service.endpoints.query import parse_query
 from auth_service.stores.database import Database
 
-_CURSORS = Cursors("audit-events", int)
+_CURSORS = Cursors("audit-events", datetime, int)
 
 
 class AuditEndpoints:
@@ -37,7 +38,12 @@ class AuditEndpoints:
     async def list_events(self, request: Request) -> Response:
         await self._admin.authenticate(request)
         query = parse_query(request, schemas.AuditQuery)
-        [before] = _CURSORS.read(query.cursor) or (None,)
+        after = _CURSORS.read(query.cursor)
         wanted = AuditFilter(query.action, query.actor, query.target, query.since, query.until)
-        found = await audit_events(self._database, wanted, before=before, limit=query.limit + 1)
-        return page_of(found, query.limit, item=schemas.AuditEvent.of, cursor=lambda event: _CURSORS.write(event.id))
+        found = await audit_events(self._database, wanted, before=after and (after[0], after[1]), limit=query.limit + 1)
+        return page_of(
+            found,
+            query.limit,
+            item=schemas.AuditEvent.of,
+            cursor=lambda event: _CURSORS.write(event.occurred_at, event.id),
+        )

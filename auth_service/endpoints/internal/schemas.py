@@ -85,7 +85,9 @@ class User(BaseModel):
     id: UUID = Field(examples=[_ID])
     username: str = Field(examples=["ada"])
     email: str = Field(examples=["ada@example.com"])
-    granted_scopes: GrantedScopes
+    granted_scopes: list[str] = Field(
+        description="Beyond the scopes that every user holds.", examples=[["reports:read"]]
+    )
     created_at: Moment
     last_login_at: Moment | None
     disabled: bool

@@ -55,8 +55,8 @@ class RevocationEndpoints:
                 ),
                 304: Answer("It has not changed.", headers=headers),
             },
-            problems=(429, 503) if self._access is None else (403, 429, 503),
-            credentials=() if self._access is None else ("bearer",),
+            problems=(429, 503) if self._access is None else (400, 401, 403, 429, 503),
+            credentials=() if self._access is None else ("client_bearer",),
             anonymous=self._access is None,
         )
 

@@ -14,6 +14,7 @@ from auth_service.edge.request_context import RequestContext
 from auth_service.edge.unexpected_errors import UnexpectedErrors
 from auth_service.endpoints.bearer import BearerAuthentication
 from auth_service.endpoints.client_authentication import ClientAuthentication
+from auth_service.endpoints.feed_access import FeedAccess
 from auth_service.endpoints.internal.administrator import AdminAuthentication
 from auth_service.endpoints.internal.audit_events import AuditEndpoints
 from auth_service.endpoints.internal.clients import ClientAdministration
@@ -24,7 +25,6 @@ from auth_service.endpoints.internal.sessions import SessionAdministration
 from auth_service.endpoints.internal.users import UserAdministration
 from auth_service.endpoints.operation import Operation, routes
 from auth_service.endpoints.presented import PresentedSessions
-from auth_service.endpoints.privileged import PrivilegedAccess
 from auth_service.endpoints.public.account import AccountEndpoints
 from auth_service.endpoints.public.discovery import DiscoveryEndpoints
 from auth_service.endpoints.public.documentation import DocumentationEndpoints
@@ -55,7 +55,6 @@ def create_app(settings: Settings, clock: Clock | None = None) -> Application:
     bearer = BearerAuthentication(
         issuer=settings.issuer, client_id=settings.first_party_client_id, keys=parts.keys, sessions=parts.sessions
     )
-    internal = _starlette(settings, _internal_operations(parts, readiness), middleware=[], quiet=True)
     origins = Origins(settings.issuer, settings.allowed_origins)
     # A connection for each of the two that follow: requests that have used up all others must not hold them up.
     following = Database(settings.database_url.get_secret_value(), parts.database.clock, pool_size=2)
@@ -68,18 +67,22 @@ def create_app(settings: Settings, clock: Clock | None = None) -> Application:
     operations, assets = _public_operations(parts, feed, origins, bearer)
     public = _starlette(settings, [*operations, *assets], middleware=[origins.cors()], quiet=False)
     key_follower = KeyFollower(parts.key_store, parts.keys, database=following)
+    internal_operations = _internal_operations(parts, readiness, key_follower)
+    internal = _starlette(settings, internal_operations, middleware=[], quiet=True)
     jobs = Jobs(parts.database, [parts.key_life_cycle.job, *pruning_jobs(settings)])
     application = Application(parts, follower, key_follower, feed, jobs, public, internal, readiness)
     public.router.lifespan_context = lambda _app: application.lifespan()
     return application
 
 
-def _internal_operations(parts: Parts, readiness: Readiness) -> list[Operation]:
+def _internal_operations(parts: Parts, readiness: Readiness, key_follower: KeyFollower) -> list[Operation]:
     settings = parts.settings
     admin = AdminAuthentication(issuer=settings.issuer, live_tokens=parts.live_tokens)
     operations = [
         *HealthEndpoints(
-            readiness=readiness, stores={"postgresql": parts.database.now, "redis": parts.rotations.answers}
+            readiness=readiness,
+            stores={"postgresql": parts.database.now, "redis": parts.rotations.answers},
+            keys_problem=lambda: key_follower.problem,
         ).operations(),
         *MetricsEndpoints().operations(),
         *UserAdministration(
@@ -126,7 +129,13 @@ def _public_operations(
     )
     feed_access = None
     if settings.revocation_feed == "client":
-        feed_access = PrivilegedAccess("revocations:read", issuer=settings.issuer, live_tokens=parts.live_tokens)
+        feed_access = FeedAccess(
+            issuer=settings.issuer,
+            live_tokens=parts.live_tokens,
+            keys=parts.keys,
+            live_set=parts.live_set,
+            clock=parts.database.clock,
+        )
     documentation = DocumentationEndpoints(document=lambda: openapi_document(operations, server=settings.issuer))
     operations = [
         *SignInEndpoints(sign_in=sign_in, presented=presented, origins=origins).operations(),

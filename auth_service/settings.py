@@ -122,8 +122,8 @@ class Settings(BaseSettings):
     rsa_key_size: Literal[2048, 3072, 4096] = Field(2048, description="Bits of a new signing key.")
     key_rotation_interval: Annotated[Seconds, between(3600, 31_536_000)] = Field(
         timedelta(seconds=2_592_000),
-        description="Seconds for which a signing key signs. A new value counts for keys that are yet to sign: "
-        "`auth-service keys rotate` has the next one begin.",
+        description="Seconds for which a signing key signs. A new value counts for keys that are yet to be "
+        "made; `auth-service keys rotate` gives it to the standby too.",
     )
     allowed_origins: Origins = Field(
         (), description="Origins of the pages that may use the cookie transport; the issuer's own is always allowed."

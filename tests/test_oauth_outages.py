@@ -4,10 +4,12 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from uuid import UUID
 
 import httpx2
 import pytest
 
+from auth_service.audit import OPERATOR
 from auth_service.devstack.postgresql import PrivatePostgreSQL
 from auth_service.devstack.redis import PrivateRedis
 from auth_service.settings import Settings
@@ -68,6 +70,30 @@ async def test_while_postgresql_is_stopped_all_is_503_and_nothing_is_spent_or_re
         assert (await _introspected(service, token, client))["active"] is True
     refreshed = await _refresh(service, user)
     assert generation_of(refreshed.json()["refresh_token"]) == 2
+
+
+async def test_a_client_only_feed_can_be_opened_again_while_postgresql_is_stopped(
+    fragile_settings: Callable[..., Settings], fragile: Stores
+) -> None:
+    async with running_service(fragile_settings(revocation_feed="client")) as service:
+        reader = await new_client(service, scope="revocations:read")
+        gone = await new_client(service, scope="revocations:read")
+        good, revoked = [await service_token(service, client, scope="revocations:read") for client in (reader, gone)]
+        ordinary = await service_token(service, await new_client(service, scope="orders:read"))
+        user = await service.register()
+        await service.app.parts.clients.remove(UUID(gone.client_id), by=OPERATOR)
+
+        async def opened(token: str) -> int:
+            answer = await service.http.get("/revocations", headers={"Authorization": f"Bearer {token}"})
+            return answer.status_code
+
+        async with _stopped(fragile.postgresql, signal.SIGKILL):
+            assert await opened(good) == 200
+            for token in (revoked, ordinary, user.access_token):
+                assert await opened(token) == 503
+            assert await opened("garbage") == 401
+            service.advance(seconds=660)
+            assert await opened(good) == 503
 
 
 async def test_while_redis_is_stopped_revocation_holds_and_only_what_needs_redis_is_503(

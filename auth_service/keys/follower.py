@@ -29,7 +29,8 @@ class KeyFollower:
         self._store = store
         self._ring = ring
         self._task: asyncio.Task[None] | None = None
-        self._problem: str | None = None
+        self.problem: str | None = None
+        """Why the ring may not be as PostgreSQL has it; None where it is."""
         self._signing: str | None = None
 
     def start(self) -> None:
@@ -70,8 +71,8 @@ class KeyFollower:
 
     def _report(self, problem: str | None, *, unexpected: bool = False) -> None:
         """Log the first of a row of failures, and its end."""
-        if problem != self._problem:
-            self._problem = problem
+        if problem != self.problem:
+            self.problem = problem
             if problem is None:
                 _log.info("keys_followed_again")
             else:

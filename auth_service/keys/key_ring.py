@@ -16,12 +16,15 @@ class KeyRing:
 
     def __init__(self) -> None:
         self._keys: dict[str, SigningKey] = {}
+        self._able: list[SigningKey] = []
+        """Those that may sign at some time: a few, however many that are retired are kept."""
         self.jwks = b""
         self.etag = ""
 
     def replace(self, keys: Iterable[SigningKey], *, now: datetime) -> None:
         """Hold exactly `keys` from now on. The JWKS has those of them that are published at `now`."""
         self._keys = {key.kid: key for key in keys}
+        self._able = [key for key in self._keys.values() if key.life.has_private_half]
         document = {"keys": [key.jwk for key in self._keys.values() if key.life.is_published(now)]}
         self.jwks = json.dumps(document, separators=(",", ":")).encode("ascii")
         self.etag = f'"{hashlib.sha256(self.jwks).hexdigest()[:32]}"'
@@ -44,7 +47,7 @@ class KeyRing:
 
         Raises Unavailable if there is none, or if this process cannot decrypt it: never is another taken in its place.
         """
-        due = [key for key in self._keys.values() if key.life.state(now) == "signing"]
+        due = [key for key in self._able if key.life.state(now) == "signing"]
         if not due:
             raise Unavailable("no signing key is held for this time")
         key = max(due, key=lambda key: key.life.signs_from)

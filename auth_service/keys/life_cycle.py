@@ -39,8 +39,8 @@ class Switch:
 
 
 class KeyLifeCycle:
-    """Makes, rotates, retires and removes keys. Every method raises Unavailable when PostgreSQL is away, and
-    WrongEncryptionKey, with nothing changed, where a stored key cannot be decrypted here."""
+    """Makes, rotates, retires and removes keys. Every method raises Unavailable when PostgreSQL is away; those that
+    change something raise WrongEncryptionKey, with nothing changed, where a stored key cannot be decrypted here."""
 
     def __init__(self, database: Database, store: SigningKeyStore, *, terms: Terms, key_size: int) -> None:
         self._database = database
@@ -52,7 +52,7 @@ class KeyLifeCycle:
         self.job = Job("keys", _INTERVAL, self._step, prepare=self._prepare)
 
     async def list(self) -> tuple[datetime, tuple[KeyLife, ...]]:
-        """The time, and every key that is not forgotten yet, oldest first. Decrypts nothing that it can do without."""
+        """The time, and every key that is not forgotten yet, oldest first: also those that cannot be decrypted here."""
         stored = await self._store.load()
         return stored.now, stored.lives
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 from auth_service.metrics import FEED_ENTRIES, FEED_ENTRIES_HEARD
 from auth_service.revocation.frame_log import FrameLog
-from auth_service.verifier.revocations import Entry, Kind
+from auth_service.verifier.revocations import Entry, Kind, revocation_id
 
 BATCH = 500
 """Entries in one frame of the feed, at most."""
@@ -54,6 +54,10 @@ class LiveSet:
             _, key = heapq.heappop(self._next_to_expire)
             del self._expiries[key]
         FEED_ENTRIES.set(len(self))
+
+    def holds(self, kind: Kind, claim: str) -> bool:
+        """Whether the claim's value is known to be revoked."""
+        return (kind, revocation_id(claim)) in self._expiries
 
     def entries(self) -> list[Entry]:
         """A copy of the set as it is now, in no order."""

@@ -10,7 +10,7 @@ import structlog
 
 from auth_service import audit
 from auth_service.audit import Actor, Source
-from auth_service.errors import RefreshRefused, ServiceError
+from auth_service.errors import RefreshRefused, ServiceError, Unavailable
 from auth_service.keys.key_ring import KeyRing
 from auth_service.metrics import REFRESHES
 from auth_service.sessions.checkpoint import CheckpointWriter
@@ -83,7 +83,9 @@ class RefreshProtocol:
         session, subject = _permitted(token, standing)
         if session.transport == "cookie" and cookie_refusal is not None:
             raise cookie_refusal
-        self._tokens.allowed(session, subject, narrowing)  # while it can still be refused with nothing spent
+        # While it can still be refused with nothing spent: what was rotated and not answered is reuse a window later.
+        self._tokens.allowed(session, subject, narrowing)
+        self._keys.signing_key(standing.now)
         rotation = await self._rotations.rotate(
             session.id,
             token.generation,
@@ -123,15 +125,19 @@ class RefreshProtocol:
         Once in a while for each session: whoever holds the token could otherwise fill the log.
         """
         sharing = "session.shared", str(session.id), now - _SHARING_INTERVAL
-        if await self._database.row(_RECORDED_SINCE, *sharing) is None:
-            await audit.record(
-                self._database,
-                "session.shared",
-                by=Actor("anonymous", source=source),
-                now=now,
-                target=("session", str(session.id)),
-                user=str(session.user_id),
-            )
+        try:
+            if await self._database.row(_RECORDED_SINCE, *sharing) is None:
+                await audit.record(
+                    self._database,
+                    "session.shared",
+                    by=Actor("anonymous", source=source),
+                    now=now,
+                    target=("session", str(session.id)),
+                    user=str(session.user_id),
+                )
+        except Unavailable as exc:
+            # Nothing is changed here: a good user who has moved is not to lose the replay for it.
+            _log.warning("session_shared_not_recorded", sid=str(session.id), reason=exc.reason)
 
 
 def _permitted(token: RefreshToken, standing: Standing) -> tuple[Session, Subject]:

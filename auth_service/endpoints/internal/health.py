@@ -19,9 +19,12 @@ Check = Callable[[], Awaitable[object]]
 class HealthEndpoints:
     """`/healthz`, `/readyz` and `/startupz`."""
 
-    def __init__(self, *, readiness: Readiness, stores: dict[str, Check]) -> None:
+    def __init__(
+        self, *, readiness: Readiness, stores: dict[str, Check], keys_problem: Callable[[], str | None]
+    ) -> None:
         self._readiness = readiness
         self._stores = stores
+        self._keys_problem = keys_problem
 
     def operations(self) -> Iterable[Operation]:
         health = {200: Answer("Yes.", {"type": "object"}), 503: Answer("No.", {"type": "object"})}
@@ -34,12 +37,17 @@ class HealthEndpoints:
 
     async def ready(self, _request: Request) -> Response:
         """Ready while it holds signing keys and is not draining. A store that is down is named but changes nothing:
-        all replicas share the stores, and taking every one out of service would take the JWKS with them."""
+        all replicas share the stores, and taking every one out of service would take the JWKS with them. So is a key
+        that cannot be read: a wrong encryption key is most often everywhere."""
         states = await asyncio.gather(*map(_state, self._stores.values()))
         stores = dict(zip(self._stores, states, strict=True))
         readiness = self._readiness
         status = "draining" if readiness.draining else "ready" if readiness.ready else "starting"
-        return _answer(200 if readiness.ready else 503, {"status": status, "stores": stores})
+        body: dict[str, object] = {"status": status, "stores": stores}
+        problem = self._keys_problem()
+        if problem is not None:
+            body["keys"] = problem
+        return _answer(200 if readiness.ready else 503, body)
 
     async def started(self, _request: Request) -> Response:
         readiness = self._readiness

@@ -11,9 +11,8 @@ from auth_service.edge.stream_limit import StreamLimit
 from auth_service.endpoints import event_stream, schemas
 from auth_service.endpoints.conditional import etag_matches
 from auth_service.endpoints.event_stream import EventStream
+from auth_service.endpoints.feed_access import FeedAccess
 from auth_service.endpoints.operation import Answer, Operation
-from auth_service.endpoints.privileged import PrivilegedAccess
-from auth_service.errors import InvalidBearer
 from auth_service.revocation.feed import RevocationFeed
 
 PATH = "/revocations"
@@ -24,11 +23,10 @@ _REFUSED = re.compile(r"q\s*=\s*0(\.0*)?")
 class RevocationEndpoints:
     """What verifiers follow, so that a revoked token stops working everywhere without a question per request.
 
-    `access`: which clients may; None: everybody may. It is checked when the feed is opened, and one that is open stays
-    so: its reader would only open it again.
+    `access`: which clients may; None: everybody may.
     """
 
-    def __init__(self, *, feed: RevocationFeed, access: PrivilegedAccess | None) -> None:
+    def __init__(self, *, feed: RevocationFeed, access: FeedAccess | None) -> None:
         self._feed = feed
         self._access = access
         self._streams = StreamLimit(_STREAMS_PER_ADDRESS)
@@ -62,9 +60,7 @@ class RevocationEndpoints:
 
     async def revocations(self, request: Request) -> Response:
         if self._access is not None:
-            live = await self._access.require(request)
-            if live.client is None:
-                raise InvalidBearer("a user's token, not a client's")
+            await self._access.require(request)
         if _wants_stream(request):
             self._feed.known_at()
             return EventStream(self._feed.events(), place=self._streams.place(request.state.client_address))

@@ -63,8 +63,11 @@ class _Dev:
 
     def clean_up(self) -> None:
         if self.process.poll() is None:
-            self.process.kill()
-            self.process.communicate(timeout=30)
+            try:
+                self.end(signal.SIGINT)  # which ends its servers in order: what is killed is not gone at once
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.communicate(timeout=30)
         for child in (*self.stores, *self.gateways):
             with contextlib.suppress(psutil.NoSuchProcess):
                 child.kill()

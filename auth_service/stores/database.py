@@ -38,6 +38,7 @@ _AWAY = (
     OSError,
     TimeoutError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # a connection that the server ended while nobody looked, found out in mid-use
     asyncpg.PostgresConnectionError,
     asyncpg.exceptions.OperatorInterventionError,  # shutting down, starting up, a cancelled statement
     asyncpg.exceptions.InsufficientResourcesError,  # too many connections, disk full
@@ -132,8 +133,9 @@ class Database:
         connection = await self._pool.acquire()
         try:
             yield connection
-        except (asyncio.CancelledError, TimeoutError):
-            # Given back as it is, asyncpg would ask the server to cancel the statement, and wait for one that hangs.
+        except (asyncio.CancelledError, TimeoutError, asyncpg.InternalClientError):
+            # Given back as it is, asyncpg would ask the server to cancel the statement, and wait for one that hangs; or
+            # hand on a connection that is in the middle of something.
             connection.terminate()
             raise
         finally:

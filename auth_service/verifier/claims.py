@@ -88,6 +88,8 @@ def text_claim(payload: dict[str, Any], name: str) -> str:
     value = payload.get(name)
     if not isinstance(value, str):
         raise InvalidClaim(name, "missing or not a string")
+    if value.isascii() and 0 < len(value) <= _MAX_STRING_LENGTH:
+        return value  # nearly always
     return _checked_text(value, name)
 
 
@@ -127,6 +129,6 @@ def _audience(payload: dict[str, Any]) -> tuple[str, ...]:
 
 def _scope(payload: dict[str, Any]) -> frozenset[str]:
     value = payload.get("scope", "")
-    if not isinstance(value, str) or len(value) > 4096 or _SURROGATE.search(value):
+    if not isinstance(value, str) or len(value) > 4096 or (not value.isascii() and _SURROGATE.search(value)):
         raise InvalidClaim("scope", "not a string of scopes")
     return frozenset(value.split(" ")) - {""}

@@ -58,6 +58,11 @@ class RevocationFeed:
         """
         return None if self._known_at is None else self._clock.monotonic() - self._known_at
 
+    def is_known_within(self, seconds: float) -> bool:
+        """Whether `age` is at most so many seconds."""
+        known_at = self._known_at
+        return known_at is not None and self._clock.monotonic() - known_at <= seconds
+
     async def follow(self, issuer: IssuerClient, *, on_live: Callable[[], None]) -> None:
         """Stay connected for as long as this runs. `on_live` is called whenever a set has become complete."""
         failures = 0

@@ -35,7 +35,7 @@ _PADDING = PKCS1v15()
 _SHA256 = SHA256()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class CompactJWS:
     """A compact JWS whose form and header are acceptable. Nothing in it is trusted before `payload`."""
 

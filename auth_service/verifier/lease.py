@@ -24,19 +24,15 @@ _CLIENT_GONE = (OSError, ClientDisconnect, WebSocketDisconnect)
 class _Lease:
     """Between server and application for one connection, whose end is sent at most once."""
 
+    opened = False
+    """Whether there is something to close: a request that was no stream costs nothing more."""
     _stop: Callable[[], None] | None = None
     _ending: asyncio.Task[None] | None = None
 
-    def __init__(self, verifier: Verifier, verified: VerifiedToken, receive: Receive, send: Send) -> None:
+    def __init__(self, verifier: Verifier, verified: VerifiedToken, send: Send) -> None:
         self._verifier = verifier
         self._verified = verified
-        self._receive = receive
         self._send = send
-
-    @property
-    def opened(self) -> bool:
-        """Whether there is something to close: a request that was no stream costs nothing more."""
-        return self._stop is not None
 
     def explains(self, exc: Exception) -> bool:
         """Whether `exc` is only what the application made of a client that has gone."""
@@ -52,6 +48,7 @@ class _Lease:
 
     def _begin(self, end: Message) -> None:
         """From now on the connection is ended, with `end`, when its token is no longer good."""
+        self.opened = True
         self._stop = self._verifier.watch(self._verified, lambda: self._end(end))
 
     def _end(self, end: Message) -> None:
@@ -59,12 +56,10 @@ class _Lease:
 
 
 class EventStreamLease(_Lease):
-    """For an HTTP request: ends the answer with the token if it is an event stream."""
+    """For an HTTP request: ends the answer with the token if it is an event stream.
 
-    @property
-    def receive(self) -> Receive:
-        """The server's own: it tells the application that the client has gone once the answer is ended."""
-        return self._receive
+    The server itself tells the application, through its own `receive`, that the client has gone once that is ended.
+    """
 
     def send(self, message: Message) -> Awaitable[None]:
         if self._stop is None and not (
@@ -91,7 +86,8 @@ class WebSocketLease(_Lease):
     def __init__(
         self, verifier: Verifier, verified: VerifiedToken, receive: Receive, send: Send, *, by_subprotocol: bool
     ) -> None:
-        super().__init__(verifier, verified, receive, send)
+        super().__init__(verifier, verified, send)
+        self._receive = receive
         self._by_subprotocol = by_subprotocol
 
     async def receive(self) -> Message:

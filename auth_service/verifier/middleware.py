@@ -43,7 +43,7 @@ class BearerMiddleware:
         scope["user"], scope["auth"] = JWTUser(verified.claims), BearerCredentials(verifier, verified)
         lease: EventStreamLease | WebSocketLease
         if kind == "http":
-            lease = EventStreamLease(verifier, verified, receive, send)
+            lease = EventStreamLease(verifier, verified, send)
         else:
             offered = scope.get("subprotocols") or []
             by_subprotocol = offered_access_token(offered) is not None
@@ -51,8 +51,9 @@ class BearerMiddleware:
                 # What is left are the application's own; the token is none of its business.
                 scope["subprotocols"] = list(offered)[2:]
             lease = WebSocketLease(verifier, verified, receive, send, by_subprotocol=by_subprotocol)
+            receive = lease.receive
         try:
-            await self._app(scope, lease.receive, lease.send)
+            await self._app(scope, receive, lease.send)
         except Exception as exc:
             if not lease.explains(exc):
                 raise

@@ -146,7 +146,7 @@ class Verifier:
                 self._cache.put(key_of_cache, verified)
             if self.revocations.holds(verified.names):
                 raise RevokedToken("it has been revoked")
-            if self._max_staleness is not None:
+            if self._max_staleness is not None and not self._feed.is_known_within(self._max_staleness):
                 self.require_fresh(self._max_staleness)
         except VerifierError as exc:
             self._metrics.verifications[_result(exc)].inc()

@@ -3,7 +3,7 @@
 Three servers with the same route, one worker each, pinned to one core where the system can; the client to the others.
 The rounds are short and interleaved, so that all three see the same machine; its slow moments last longer than a round.
 The servers are started anew several times: how a process happens to lie in memory makes it slower or faster for as long
-as it lives. A ratio is that of a round's neighbours, and the median of all rounds.
+as it lives. A ratio is of all that three servers of one start have cost, and the median of the starts.
 """
 
 import asyncio
@@ -152,12 +152,13 @@ class _Served:
         self._popen.communicate(timeout=10)
 
 
-async def measure(servers: Sequence[_Served]) -> list[list[float]]:
-    """What one request cost in each round, for each server."""
+async def measure(servers: Sequence[_Served]) -> list[float]:
+    """What one request cost, for each server."""
     for server in servers:
         await server.connect()
         await server.cost()  # warm
-    return [[await server.cost() for server in servers] for _ in range(_ROUNDS)]
+    rounds = [[await server.cost() for server in servers] for _ in range(_ROUNDS)]
+    return [statistics.fmean(column) for column in zip(*rounds, strict=True)]
 
 
 def main() -> None:
@@ -169,17 +170,17 @@ def main() -> None:
         f"verified GET, one worker started {_GENERATIONS} times, {_ROUNDS} rounds of {_REQUESTS} requests,"
         f" {_CONNECTIONS} connections"
     )
-    rounds: list[list[float]] = []
+    costs: list[list[float]] = []
     for _ in range(_GENERATIONS):
         servers = [_Served(kind, {cores[0]} if pinned else None) for kind in _KINDS]
         try:
-            rounds += uvloop.run(measure(servers))
+            costs.append(uvloop.run(measure(servers)))
         finally:
             for server in servers:
                 server.stop()
-    medians = [statistics.median(column) for column in zip(*rounds, strict=True)]
-    for number, (kind, median) in enumerate(zip(_KINDS, medians, strict=True)):
-        ratio = statistics.median(row[number] / row[0] for row in rounds)
+    for number, kind in enumerate(_KINDS):
+        median = statistics.median(cost[number] for cost in costs)
+        ratio = statistics.median(cost[number] / cost[0] for cost in costs)
         print(f"  {kind:<9}{median:6.1f} us of CPU   {ratio:.2f} x plain")
 
 

@@ -3,19 +3,16 @@
 import asyncio
 import signal
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from uuid import UUID
 
 import httpx2
 import pytest
 
 from auth_service.audit import OPERATOR
-from auth_service.devstack.postgresql import PrivatePostgreSQL
-from auth_service.devstack.redis import PrivateRedis
 from auth_service.settings import Settings
 from tests.support.oauth import PUBLIC, Credentials, introspected, new_client, oauth_error, revoke, service_token
 from tests.support.service import Service, SignedIn, problem, running_service
-from tests.support.stores import Stores
+from tests.support.stores import Stores, stopped
 from tests.support.tokens import generation_of
 
 _AWAY = (503, "temporarily_unavailable")
@@ -25,15 +22,6 @@ _AWAY = (503, "temporarily_unavailable")
 async def service(fragile_settings: Callable[..., Settings]) -> AsyncIterator[Service]:
     async with running_service(fragile_settings()) as running:
         yield running
-
-
-@asynccontextmanager
-async def _stopped(server: PrivatePostgreSQL | PrivateRedis, number: signal.Signals) -> AsyncIterator[None]:
-    await asyncio.to_thread(server.stop, number)
-    try:
-        yield
-    finally:
-        await asyncio.to_thread(server.start)
 
 
 async def _refresh(service: Service, user: SignedIn) -> httpx2.Response:
@@ -62,7 +50,7 @@ async def test_while_postgresql_is_stopped_all_is_503_and_nothing_is_spent_or_re
     service_tokens = [await service_token(service, client) for _ in range(2)]
     tokens = {"service": service_tokens[0], "access": user.access_token, "refresh": user.refresh_token, "garbage": "x"}
     await service.sql("CHECKPOINT")  # the tests' PostgreSQL does not wait for the disk
-    async with _stopped(fragile.postgresql, signal.SIGQUIT):
+    async with stopped(fragile.postgresql, signal.SIGQUIT):
         answers = await _answers(service, client, tokens)
         answers["refresh"] = await _refresh(service, user)
         assert {name: oauth_error(answer) for name, answer in answers.items()} == dict.fromkeys(answers, _AWAY)
@@ -72,7 +60,7 @@ async def test_while_postgresql_is_stopped_all_is_503_and_nothing_is_spent_or_re
     assert generation_of(refreshed.json()["refresh_token"]) == 2
 
 
-async def test_a_client_only_feed_can_be_opened_again_while_postgresql_is_stopped(
+async def test_a_client_only_feed_can_be_opened_again_while_postgresql_isstopped(
     fragile_settings: Callable[..., Settings], fragile: Stores
 ) -> None:
     async with running_service(fragile_settings(revocation_feed="client")) as service:
@@ -87,7 +75,7 @@ async def test_a_client_only_feed_can_be_opened_again_while_postgresql_is_stoppe
             answer = await service.http.get("/revocations", headers={"Authorization": f"Bearer {token}"})
             return answer.status_code
 
-        async with _stopped(fragile.postgresql, signal.SIGKILL):
+        async with stopped(fragile.postgresql, signal.SIGKILL):
             assert await opened(good) == 200
             for token in (revoked, ordinary, user.access_token):
                 assert await opened(token) == 503
@@ -102,7 +90,7 @@ async def test_while_redis_is_stopped_revocation_holds_and_only_what_needs_redis
     client = await new_client(service, scope="orders:read auth:introspect")
     user, another = await service.register(), await service.register()
     token = await service_token(service, client)
-    async with _stopped(fragile.redis, signal.SIGKILL):
+    async with stopped(fragile.redis, signal.SIGKILL):
         assert (await revoke(service, token, by=client)).status_code == 200
         assert await introspected(service, token, by=client) == {"active": False}
         assert (await revoke(service, user.refresh_token)).status_code == 200

@@ -18,7 +18,7 @@ from auth_service.devstack.postgresql import PrivatePostgreSQL
 from auth_service.devstack.redis import PrivateRedis
 from auth_service.settings import Settings
 from tests.support.service import PASSWORD, WINDOW, Service, problem, running_service
-from tests.support.stores import Stores, suspended
+from tests.support.stores import Stores, stopped, suspended
 from tests.support.tokens import claims_of, generation_of
 
 _POOL = 16
@@ -39,18 +39,8 @@ async def service(fragile_settings: Callable[..., Settings]) -> AsyncIterator[Se
         yield running
 
 
-@asynccontextmanager
-async def _stopped(server: PrivatePostgreSQL | PrivateRedis, number: signal.Signals) -> AsyncIterator[None]:
-    """The server is gone while the body runs, and is back on the same port after it."""
-    await asyncio.to_thread(server.stop, number)
-    try:
-        yield
-    finally:
-        await asyncio.to_thread(server.start)
-
-
 def _without_redis(fragile: Stores) -> contextlib.AbstractAsyncContextManager[None]:
-    return _stopped(fragile.redis, signal.SIGKILL)
+    return stopped(fragile.redis, signal.SIGKILL)
 
 
 @asynccontextmanager
@@ -59,7 +49,7 @@ async def _without_postgresql(
 ) -> AsyncIterator[None]:
     # The tests' PostgreSQL does not wait for the disk, so a crash would take the last half second along.
     await service.sql("CHECKPOINT")
-    async with _stopped(fragile.postgresql, number):
+    async with stopped(fragile.postgresql, number):
         yield
 
 
@@ -330,8 +320,8 @@ async def test_a_service_that_starts_without_its_stores_says_so_and_works_once_t
 ) -> None:
     settings = fragile_settings()
     async with contextlib.AsyncExitStack() as redis, contextlib.AsyncExitStack() as postgresql:
-        await redis.enter_async_context(_stopped(fragile.redis, signal.SIGKILL))
-        await postgresql.enter_async_context(_stopped(fragile.postgresql, signal.SIGINT))
+        await redis.enter_async_context(stopped(fragile.redis, signal.SIGKILL))
+        await postgresql.enter_async_context(stopped(fragile.postgresql, signal.SIGINT))
         async with running_service(settings) as service:
             status, body = await _probe(service, "/startupz")
             assert (status, body["status"], body["answered"]) == (503, "starting", [])

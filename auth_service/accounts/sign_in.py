@@ -129,7 +129,8 @@ class SignIn:
             session=str(session.id),
             replaced=[str(session_id) for session_id in replaced.owners] or None,
         )
-        return self._tokens.issue(session, subject, generation=1, now=now, grant=grant), replaced
+        permit = self._tokens.permit(session, subject, now=now)
+        return self._tokens.issue(permit, generation=1, grant=grant), replaced
 
     async def _note_failure(self, account: Account | None, refusal: InvalidCredentials, opening: Opening) -> None:
         """Record a failed login: in the same steps for a known and an unknown account, which take as long."""

@@ -6,6 +6,7 @@ from typing import Literal
 
 from auth_service.errors import GrantRefused
 from auth_service.keys.key_ring import KeyRing
+from auth_service.keys.signing_key import SigningKey
 from auth_service.metrics import TOKENS_ISSUED
 from auth_service.sessions.session import Session, Transport
 from auth_service.settings import Settings
@@ -41,38 +42,47 @@ class Narrowing:
 WHOLE = Narrowing()
 
 
+@dataclass(frozen=True, slots=True)
+class Permit:
+    """What may be issued for a session at `now`: nothing is in its way any more."""
+
+    session: Session
+    subject: Subject
+    now: datetime
+    key: SigningKey
+    scope: frozenset[str]
+    audiences: tuple[str, ...]
+
+
 class TokenIssuer:
-    """Signs tokens for sessions. Raises Unavailable when no signing key is held."""
+    """Signs tokens for sessions, in two steps: all that can fail is in the first."""
 
     def __init__(self, settings: Settings, keys: KeyRing) -> None:
         self._settings = settings
         self._keys = keys
 
-    def issue(
-        self,
-        session: Session,
-        subject: Subject,
-        *,
-        generation: int,
-        now: datetime,
-        grant: Grant,
-        held: RefreshToken | None = None,
-        narrowing: Narrowing = WHOLE,
-    ) -> IssuedTokens:
-        """Tokens for `session` at `generation`. `held`: what the caller presented, where that is of this generation.
-        Raises GrantRefused, as `allowed` does.
+    def permit(self, session: Session, subject: Subject, *, now: datetime, narrowing: Narrowing = WHOLE) -> Permit:
+        """What may be issued for `session`: what it was given and the user holds, narrowed.
+
+        Raises Unavailable when no signing key is held; GrantRefused for what would widen it (RFC 6749 §6, RFC 8707
+        §2.2), whereas a scope that the user has lost since the login is only left out.
+        """
+        scope, audiences = self._allowed(session, subject, narrowing)
+        return Permit(session, subject, now, self._keys.signing_key(now), scope, audiences)
+
+    def issue(self, permit: Permit, *, generation: int, grant: Grant, held: RefreshToken | None = None) -> IssuedTokens:
+        """Tokens at `generation`. `held`: what the caller presented, where that is of this generation.
 
         A cookie is written only for a new generation: an older answer that arrives late must not overwrite a newer one.
         """
         settings = self._settings
-        key = self._keys.signing_key(now)
-        scope, audiences = self.allowed(session, subject, narrowing)
+        session, subject, now = permit.session, permit.subject, permit.now
         access_token = AccessToken(
             issuer=settings.issuer,
             subject=str(subject.id),
-            audiences=audiences,
+            audiences=permit.audiences,
             client_id=session.client_id,
-            scope=scope,
+            scope=permit.scope,
             session_id=str(session.id),
             auth_time=session.created_at,
             username=subject.username,
@@ -94,23 +104,19 @@ class TokenIssuer:
         if kept is None:
             TOKENS_ISSUED.labels(grant=grant, kind="refresh").inc()
         return IssuedTokens(
-            access_token=access_token.sign(key),
+            access_token=access_token.sign(permit.key),
             expires_in=whole_seconds(now, access_token.expires_at),
-            refresh_token=None if kept else refresh_token.sign(key),
+            refresh_token=None if kept else refresh_token.sign(permit.key),
             refresh_expires_in=whole_seconds(now, refresh_token.expires_at),
-            scope=scopes.join(scope),
+            scope=scopes.join(permit.scope),
             subject=subject,
             transport=session.transport,
         )
 
-    def allowed(
+    def _allowed(
         self, session: Session, subject: Subject, narrowing: Narrowing
     ) -> tuple[frozenset[str], tuple[str, ...]]:
-        """Scope and audiences of an access token: what the session was given and the user holds, narrowed.
-
-        Raises GrantRefused for what would widen it (RFC 6749 §6, RFC 8707 §2.2); a scope that the user has lost since
-        the login is only left out.
-        """
+        """Scope and audiences of an access token."""
         if narrowing.scope is not None and not narrowing.scope <= session.scope:
             raise GrantRefused("invalid_scope", "A refresh may only ask for scopes that its session was given.")
         scope = session.scope & subject.held_scopes

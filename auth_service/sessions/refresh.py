@@ -84,8 +84,7 @@ class RefreshProtocol:
         if session.transport == "cookie" and cookie_refusal is not None:
             raise cookie_refusal
         # While it can still be refused with nothing spent: what was rotated and not answered is reuse a window later.
-        self._tokens.allowed(session, subject, narrowing)
-        self._keys.signing_key(standing.now)
+        permit = self._tokens.permit(session, subject, now=standing.now, narrowing=narrowing)
         rotation = await self._rotations.rotate(
             session.id,
             token.generation,
@@ -110,12 +109,9 @@ class RefreshProtocol:
             if known and not source.is_near(rotated_from or session.last_ip or session.device.ip):
                 await self._note_sharing(session, source, standing.now)
         return self._tokens.issue(
-            session,
-            subject,
+            permit,
             generation=rotation.current.number,
-            now=standing.now,
             grant="refresh",
-            narrowing=narrowing,
             held=token if rotation.outcome in (Outcome.HELD, Outcome.ADOPTED) else None,
         )
 

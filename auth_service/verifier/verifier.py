@@ -146,7 +146,7 @@ class Verifier:
                 self._cache.put(key_of_cache, verified)
             if self.revocations.holds(verified.names):
                 raise RevokedToken("it has been revoked")
-            if self._max_staleness is not None and not self._feed.is_known_within(self._max_staleness):
+            if self._max_staleness is not None:
                 self.require_fresh(self._max_staleness)
         except VerifierError as exc:
             self._metrics.verifications[_result(exc)].inc()
@@ -158,11 +158,9 @@ class Verifier:
 
     def require_fresh(self, max_staleness: float) -> None:
         """Raises RevocationsUnavailable if what is revoked was last known longer ago than `max_staleness` seconds."""
-        age = self._feed.age
-        if age is None:
-            raise RevocationsUnavailable("the revocation feed has not been heard yet")
-        if age > max_staleness:
-            raise RevocationsUnavailable("the revocation feed has not been heard for too long")
+        if not self._feed.is_known_within(max_staleness):
+            since = "yet" if self._feed.age is None else "for too long"
+            raise RevocationsUnavailable(f"the revocation feed has not been heard {since}")
 
     def watch(self, verified: VerifiedToken, end: Callable[[], None]) -> Callable[[], None]:
         """Call `end` once, in the running event loop, when the token is revoked or expires.

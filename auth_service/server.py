@@ -24,7 +24,9 @@ from auth_service.logs import configure_logging
 from auth_service.setting_values import split_address
 from auth_service.settings import Settings
 
-_GRACE = 20  # seconds for requests in flight: under Kubernetes' thirty
+GRACE = 20
+"""Seconds for requests in flight at a stop; a supervisor must give ten more, to write down what is not yet."""
+
 _FIRST_SIGN_OF_LIFE = 30  # seconds
 
 _log = structlog.get_logger(__name__)
@@ -58,7 +60,7 @@ def serve(settings: Settings, *, factory: ApplicationFactory = create_app) -> No
         loop="uvloop" if sys.platform != "win32" else "asyncio",
         # Our own edge decides whose forwarding headers are believed.
         proxy_headers=False,
-        timeout_graceful_shutdown=_GRACE,
+        timeout_graceful_shutdown=GRACE,
         # A worker is asked for a sign of life while it still imports: uvicorn's own five seconds would, on a busy
         # machine, end every worker before it has begun.
         timeout_worker_healthcheck=_FIRST_SIGN_OF_LIFE,

@@ -1,26 +1,20 @@
 """Forward authentication with a real nginx: the configuration under `deploy/nginx` as it stands, with other ports."""
 
-import shutil
-import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import httpx2
 import pytest
 import uvicorn
 
-from auth_service.devstack.process import accepts_connections, free_port
+from auth_service.devstack.process import free_port
 from auth_service.verifier.testing import FakeIssuer
 from gateway_example.app import create_app
+from tests.support.nginx import FRONT, needs_nginx, nginx
 
-_CONFIGURATION = Path(__file__).parent.parent / "deploy" / "nginx" / "forward-auth.conf"
-_NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
-
-pytestmark = pytest.mark.skipif(_NGINX is None, reason="no nginx here: install Debian's package to run this")
+pytestmark = needs_nginx
 
 
 class _Protected(BaseHTTPRequestHandler):
@@ -63,58 +57,28 @@ def _protected(port: int) -> Iterator[None]:
             server.shutdown()
 
 
-@contextmanager
-def _nginx(folder: Path, ports: dict[int, int]) -> Iterator[None]:
-    text = _CONFIGURATION.read_text("utf-8")
-    for stands, runs in ports.items():
-        assert f":{stands};" in text
-        text = text.replace(f":{stands};", f":{runs};")
-    (folder / "forward-auth.conf").write_text(text, "utf-8")
-    paths = "".join(
-        f"{kind}_temp_path {folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    )
-    (folder / "nginx.conf").write_text(
-        f"daemon off; pid {folder}/pid; error_log stderr warn; worker_processes 1; events {{}}"
-        f"http {{ access_log off; {paths} include {folder}/forward-auth.conf; }}",
-        "utf-8",
-    )
-    assert _NGINX is not None
-    with (folder / "nginx.log").open("wb") as log:
-        process = subprocess.Popen([_NGINX, "-c", folder / "nginx.conf", "-p", folder], stderr=log)
-    try:
-        deadline = time.monotonic() + 10
-        while not accepts_connections(ports[8080]):
-            assert process.poll() is None, (folder / "nginx.log").read_text()
-            assert time.monotonic() < deadline, (folder / "nginx.log").read_text()
-            time.sleep(0.02)
-        yield
-    finally:
-        process.terminate()
-        process.wait(10)
-
-
 @pytest.fixture(scope="module")
 def issuer() -> FakeIssuer:
     return FakeIssuer(audience="gateway")
 
 
 @pytest.fixture(scope="module")
-def nginx(issuer: FakeIssuer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx2.Client]:
+def client(issuer: FakeIssuer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx2.Client]:
     """A client of nginx, with the gateway and the protected service behind it."""
-    ports = {stands: free_port() for stands in (8080, 8001, 8002)}
+    ports = {stands: free_port() for stands in (FRONT, 8001, 8002)}
     folder = tmp_path_factory.mktemp("nginx")
     folder.chmod(0o755)
     with ExitStack() as stack:
         stack.enter_context(_gateway(issuer, ports[8001]))
         stack.enter_context(_protected(ports[8002]))
-        stack.enter_context(_nginx(folder, ports))
-        yield stack.enter_context(httpx2.Client(base_url=f"http://127.0.0.1:{ports[8080]}"))
+        stack.enter_context(nginx("forward-auth.conf", folder, ports))
+        yield stack.enter_context(httpx2.Client(base_url=f"http://127.0.0.1:{ports[FRONT]}"))
 
 
 def test_a_good_token_reaches_the_service_as_headers_that_say_who_it_is(
-    nginx: httpx2.Client, issuer: FakeIssuer
+    client: httpx2.Client, issuer: FakeIssuer
 ) -> None:
-    answer = nginx.get("/", headers=issuer.headers(sub="u1", username="Zoë", scope="profile orders:read", sid="s1"))
+    answer = client.get("/", headers=issuer.headers(sub="u1", username="Zoë", scope="profile orders:read", sid="s1"))
     assert answer.status_code == 200
     lines = answer.text.splitlines()
     assert {"x-auth-subject: u1", "x-auth-username: Zo%C3%AB", "x-auth-session: s1", "x-auth-client: web"} <= set(lines)
@@ -122,56 +86,56 @@ def test_a_good_token_reaches_the_service_as_headers_that_say_who_it_is(
     assert not [line for line in lines if line.startswith("authorization:")], "the token goes no further"
 
 
-def test_headers_that_a_visitor_makes_up_never_reach_the_service(nginx: httpx2.Client, issuer: FakeIssuer) -> None:
+def test_headers_that_a_visitor_makes_up_never_reach_the_service(client: httpx2.Client, issuer: FakeIssuer) -> None:
     made_up = {"X-Auth-Subject": "root", "X-Auth-Scope": "auth:admin", "X-Auth-Username": "root", "X-Auth-Session": "x"}
-    answer = nginx.get("/", headers={**issuer.headers(sub="client-1", sid=None, client_id="client-1"), **made_up})
+    answer = client.get("/", headers={**issuer.headers(sub="client-1", sid=None, client_id="client-1"), **made_up})
     assert answer.status_code == 200
     assert "root" not in answer.text
     assert "auth:admin" not in answer.text
     assert "x-auth-session" not in answer.text
 
 
-def test_without_a_token_there_is_a_challenge(nginx: httpx2.Client) -> None:
-    answer = nginx.get("/")
+def test_without_a_token_there_is_a_challenge(client: httpx2.Client) -> None:
+    answer = client.get("/")
     assert (answer.status_code, answer.headers["www-authenticate"]) == (401, 'Bearer realm="gateway"')
 
 
-def test_a_bad_token_is_refused(nginx: httpx2.Client) -> None:
-    answer = nginx.get("/", headers={"Authorization": "Bearer a.b.c"})
+def test_a_bad_token_is_refused(client: httpx2.Client) -> None:
+    answer = client.get("/", headers={"Authorization": "Bearer a.b.c"})
     assert answer.status_code == 401
     assert 'error="invalid_token"' in answer.headers["www-authenticate"]
 
 
-def test_a_location_can_demand_a_scope(nginx: httpx2.Client, issuer: FakeIssuer) -> None:
-    lacking = nginx.get("/reports/", headers=issuer.headers(scope="profile"))
+def test_a_location_can_demand_a_scope(client: httpx2.Client, issuer: FakeIssuer) -> None:
+    lacking = client.get("/reports/", headers=issuer.headers(scope="profile"))
     assert lacking.status_code == 403
     assert 'error="insufficient_scope"' in lacking.headers["www-authenticate"]
     assert 'scope="reports:read"' in lacking.headers["www-authenticate"]
-    assert nginx.get("/reports/", headers=issuer.headers(scope="profile reports:read")).status_code == 200
+    assert client.get("/reports/", headers=issuer.headers(scope="profile reports:read")).status_code == 200
 
 
-def test_two_tokens_are_a_bad_request(nginx: httpx2.Client, issuer: FakeIssuer) -> None:
+def test_two_tokens_are_a_bad_request(client: httpx2.Client, issuer: FakeIssuer) -> None:
     headers = [("Authorization", issuer.headers()["Authorization"])] * 2
-    assert nginx.get("/", headers=headers).status_code == 400
+    assert client.get("/", headers=headers).status_code == 400
 
 
-def test_a_revoked_session_is_refused(nginx: httpx2.Client, issuer: FakeIssuer) -> None:
+def test_a_revoked_session_is_refused(client: httpx2.Client, issuer: FakeIssuer) -> None:
     headers = issuer.headers(sid="revoked")
-    assert nginx.get("/", headers=headers).status_code == 200
+    assert client.get("/", headers=headers).status_code == 200
     issuer.revoke(sid="revoked")
-    assert nginx.get("/", headers=headers).status_code == 401
+    assert client.get("/", headers=headers).status_code == 401
 
 
-def test_a_fault_of_the_service_is_not_taken_for_one_of_the_gateway(nginx: httpx2.Client, issuer: FakeIssuer) -> None:
-    answer = nginx.get("/fault", headers=issuer.headers(sub="u2"))
+def test_a_fault_of_the_service_is_not_taken_for_one_of_the_gateway(client: httpx2.Client, issuer: FakeIssuer) -> None:
+    answer = client.get("/fault", headers=issuer.headers(sub="u2"))
     assert answer.status_code == 500
     assert "x-auth-subject: u2" in answer.text
 
 
-def test_when_it_cannot_be_said_the_answer_is_503(nginx: httpx2.Client, issuer: FakeIssuer) -> None:
+def test_when_it_cannot_be_said_the_answer_is_503(client: httpx2.Client, issuer: FakeIssuer) -> None:
     headers = issuer.headers(expires_in=3600)
     with issuer.outage():
         issuer.advance(601)
-        answer = nginx.get("/", headers=headers)
+        answer = client.get("/", headers=headers)
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
-    assert nginx.get("/", headers=headers).status_code == 200
+    assert client.get("/", headers=headers).status_code == 200

@@ -27,9 +27,15 @@ class ServedProcess:
     """One `auth-service serve`, with one worker or several."""
 
     def __init__(
-        self, settings: Settings, folder: Path, *, offset_file: Path | None = None, key_interval: float | None = None
+        self,
+        settings: Settings,
+        folder: Path,
+        *,
+        ports: tuple[int, int] | None = None,
+        offset_file: Path | None = None,
+        key_interval: float | None = None,
     ) -> None:
-        self.port, self.internal_port = free_port(), free_port()
+        self.port, self.internal_port = ports or (free_port(), free_port())
         self.url = f"http://127.0.0.1:{self.port}"
         self.internal_url = f"http://127.0.0.1:{self.internal_port}"
         self.log = folder / f"served-{self.port}.log"

@@ -41,6 +41,7 @@ check: .venv/installed-all ## format, lint, types, layers, lock file
 bench: .venv/installed-all ## what a refresh and a verified request cost (printed, not asserted)
 	.venv/bin/python -m tests.benchmarks.refresh
 	.venv/bin/python -m tests.benchmarks.verified_get
+	.venv/bin/python -m tests.benchmarks.start
 
 image: ## the container image, with docker, podman or buildah, whichever there is (BASE=...@sha256:... pins its base)
 	@for tool in docker podman buildah; do \

@@ -275,6 +275,12 @@ class Forger:
                     signed = f"{start}.{middle[:-1]}{character}"
                     forged = f"{signed}.{base64url(self.sign(signed.encode()))}"
                     yield Forgery(f"claims ending in {character}", forged)
+        for filling, character, other in (("~" * 5, "-", "+"), ("?" * 5, "_", "/")):
+            start, middle, _ = compact(self.header, {**self.claims, "filling": filling}, self.sign).split(".")
+            assert character in middle
+            # The other alphabet of RFC 4648; signed as it stands here, too.
+            signed = f"{start}.{middle.replace(character, other)}"
+            yield Forgery(f"claims with {other}", f"{signed}.{base64url(self.sign(signed.encode()))}")
         for separator in ("\n", "\r\n", " ", "\0", "\u2028", "\ufeff"):
             yield Forgery(f"{separator!r} before", f"{separator}{token}")
             yield Forgery(f"{separator!r} behind", f"{token}{separator}")

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Self
 
 import httpx2
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from auth_service.verifier.claims import ACCESS_TOKEN_TYPES, MAX_LEEWAY, AccessTokenClaims
 from auth_service.verifier.clock import Clock, SystemClock
@@ -225,8 +226,8 @@ class Verifier:
         async with self:
             yield
 
-    def _judged(self, access_token: bytes) -> VerifiedToken | None:
-        """The token, found good by what is known here; None where its key is not held."""
+    def _judged(self, access_token: bytes, fetched_key: RSAPublicKey | None = None) -> VerifiedToken | None:
+        """The token, found good by what is known here; None where its key is neither held nor given."""
         try:
             if len(access_token) > MAX_LENGTH:
                 raise MalformedToken("too long")  # before it is hashed
@@ -239,7 +240,7 @@ class Verifier:
                     self._cache.drop(key_of_cache)
                     raise ExpiredToken("exp has passed")
             else:
-                verified = self._verified_anew(access_token)
+                verified = self._verified_anew(access_token, fetched_key)
                 if verified is None:
                     return None
                 self._cache.put(key_of_cache, verified)
@@ -255,17 +256,18 @@ class Verifier:
 
     async def _judged_by_fetched_key(self, access_token: bytes) -> VerifiedToken:
         try:
-            await self._keys.key(CompactJWS.parse(access_token, types=ACCESS_TOKEN_TYPES).kid)
+            key = await self._keys.key(CompactJWS.parse(access_token, types=ACCESS_TOKEN_TYPES).kid)
         except VerifierError as exc:
             self._refused(exc)
             raise
-        verified = self._judged(access_token)
-        assert verified is not None, "its key is held: nothing else has run since it came"
+        # By the key that was answered: it may have been revoked since, and then the token is judged to be so too.
+        verified = self._judged(access_token, key)
+        assert verified is not None
         return verified
 
-    def _verified_anew(self, access_token: bytes) -> VerifiedToken | None:
+    def _verified_anew(self, access_token: bytes, fetched_key: RSAPublicKey | None) -> VerifiedToken | None:
         jws = CompactJWS.parse(access_token, types=ACCESS_TOKEN_TYPES)
-        key = self._keys.current(jws.kid)
+        key = self._keys.current(jws.kid) or fetched_key
         if key is None:
             return None
         claims = AccessTokenClaims.parse(

@@ -191,7 +191,7 @@ class HttpProtocol(HttpToolsProtocol):
             raise _Refused(431, "large_head")
         version = self.parser.get_http_version()
         if version not in ("1.1", "1.0"):
-            raise _Refused(505, "version")
+            raise _Refused(400, "version")
         hosts = [value for name, value in self.headers if name == b"host"]
         # RFC 9112 §3.2: none, several or one that is no host at all must be refused.
         if len(hosts) > 1 or (not hosts and version == "1.1") or (hosts and not _HOST.fullmatch(hosts[0])):

@@ -63,9 +63,9 @@ async def test_malformed_http_is_refused_and_the_connection_closed(process: Serv
     # A second request follows, to show that nothing that comes after is taken for one.
     after = _GET + b"\r\n"
     for port in (process.port, process.internal_port):
-        for about, text in _DATA["refused"][kind].items():
+        for text in _DATA["refused"][kind].values():
             [answer] = await answered(port, text.encode("latin-1") + after)
-            _is_refusal(answer, 505 if about == "nothing but a path" else 400)
+            _is_refusal(answer, 400)
 
 
 @pytest.mark.parametrize("kind", ["chunks", "headers", "lengths", "transfer encodings"])

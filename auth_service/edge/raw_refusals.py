@@ -16,7 +16,6 @@ _DETAILS = {
     408: "The request did not come in time.",
     413: "The body is too large.",
     431: "The header is too large.",
-    505: "Only HTTP/1.1 and HTTP/1.0 are spoken here.",
 }
 _CODES = {413: "payload_too_large"}
 

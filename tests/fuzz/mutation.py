@@ -7,13 +7,13 @@ from urllib.parse import quote, quote_from_bytes
 
 TEXTS = (
     "", " ", "\0", "a\0b", "\r\n", "a\r\nX-Injected: yes", "\n", "\x1b[31m", "\x7f", "\x85", "\u2028", "\ufeff",
-    "\u202e", "\ud800", "\udfff", "\uffff", "\U0001d54f", "\u0130", "\u00df", "\ufb01", "e\u0301" * 20, "\u0300" * 100,
-    "' OR 1=1 --", "'; DROP TABLE users; --", "%", "_", "\\", "%s%n%x", "${jndi:ldap://x}", "{{7*7}}", "<script>",
-    "../../x", "..%2f..%2f", "//evil.example", "http://evil.example/", "@evil", "null", "true",
-    "NaN", "-1", "0", "1e999", "9" * 30, "9" * 400, "0x10", "\u0661", "2030-01-01T00:00:00Z", "9999-12-31T23:59:59-14:00", "x" * 255,
-    "x" * 256, "x" * 1025, "x" * 9000, "ada", "ada@example.com", "a@" * 50, "profile", "auth:admin", "body", "cookie", "web",
-    "client_credentials", "refresh_token", "authorization_code", "a" * 64 + "@" + "b" * 190, "[]", "{}", '"', "W10",
-    "e30", "00000000-0000-0000-0000-000000000000", "0B9B4A0E7F0C4D8B9A513F6A2F1C8E57",
+    "\u202e", "\ud800", "\udfff", "\uffff", "\U0001d54f", "\u0130", "\u00df", "\ufb01", "e\u0301" * 20,
+    "\u0300" * 100, "' OR 1=1 --", "'; DROP TABLE users; --", "%", "_", "\\", "%s%n%x", "${jndi:ldap://x}", "{{7*7}}",
+    "<script>", "../../x", "..%2f..%2f", "//evil.example", "http://evil.example/", "@evil", "null", "true", "NaN",
+    "-1", "0", "1e999", "9" * 30, "9" * 400, "0x10", "\u0661", "2030-01-01T00:00:00Z", "9999-12-31T23:59:59-14:00",
+    "x" * 255, "x" * 256, "x" * 1025, "x" * 9000, "ada", "ada@example.com", "a@" * 50, "profile", "auth:admin",
+    "body", "cookie", "web", "client_credentials", "refresh_token", "authorization_code", "a" * 64 + "@" + "b" * 190,
+    "[]", "{}", '"', "W10", "e30", "00000000-0000-0000-0000-000000000000", "0B9B4A0E7F0C4D8B9A513F6A2F1C8E57",
     "{0b9b4a0e-7f0c-4d8b-9a51-3f6a2f1c8e57}",
 )  # fmt: skip
 

@@ -97,6 +97,7 @@ def test_every_bad_value_is_reported_at_once_by_name_and_never_by_value(environm
         "AUTH_LISTEN": f"{_CANARY}:8000",
         "AUTH_INTERNAL_LISTEN": _CANARY,
         "AUTH_WORKERS": _CANARY,
+        "AUTH_MAX_CONNECTIONS": _CANARY,
         "AUTH_ACCESS_TOKEN_TTL": _CANARY,
         "AUTH_REFRESH_TOKEN_TTL": _CANARY,
         "AUTH_SESSION_TTL": _CANARY,

@@ -28,11 +28,13 @@ campaign: .venv/installed-all ## the searches and fault tests at length
 	TEST_CAMPAIGN=20 .venv/bin/pytest -rP tests/test_rotation_model.py tests/test_session_machine.py \
 		tests/test_verifier_mutations.py tests/test_key_schedule.py tests/test_key_rotation.py tests/test_revocation_fleet.py $(ARGS)
 
-check: .venv/installed-all ## format, lint, types, layers, lock file
+check: .venv/installed-all ## format, lint, types, layers, lock file, secrets, known holes in dependencies
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
+	.venv/bin/python -m tests.checks.secret_scan
+	.venv/bin/python -m tests.checks.advisories
 	@! grep -oE 'https?://[^/"]*' uv.lock | grep -vE '^https://(pypi\.org|files\.pythonhosted\.org)$$' \
 		|| { echo 'uv.lock names a host that is not public: run make lock'; exit 1; }
 

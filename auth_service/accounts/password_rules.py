@@ -50,8 +50,7 @@ class PasswordRules:
 
 
 def _words(name: str) -> Iterator[str]:
-    """The name, and the words in it, as a guesser would try them."""
+    """The name and its parts, as they are and run together, as a guesser would try them."""
     lowered = normalise(name).lower()
-    yield lowered
-    yield from lowered.split("@")
-    yield from filter(None, re.split(r"[\W_]+", lowered))
+    for part in (lowered, *re.split(r"[@.\s]", lowered), *re.split(r"[\W_]+", lowered)):
+        yield from filter(None, (part, re.sub(r"[\W_]+", "", part)))

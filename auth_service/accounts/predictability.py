@@ -95,7 +95,7 @@ def _find_in_piece(text: str, known: Mapping[str, str]) -> _Finding:
         if match["token"] == text and match.get("dictionary_name") in ("passwords", _KNOWN):
             return _Finding(1, _recognised(match, known))
     best = scoring.most_guessable_match_sequence(text, matches)
-    telling = max(best["sequence"], key=lambda match: (str(match["pattern"]) != "bruteforce", len(match["token"])))
+    telling = max(best["sequence"], key=_tells)
     added = " with a little added" if len(best["sequence"]) > 1 else ""
     return _Finding(float(best["guesses"]), _recognised(telling, known) + added)
 
@@ -117,6 +117,11 @@ def _matches(text: str, known: Mapping[str, str]) -> "list[_Match]":
         matchers += [matching.l33t_match, matching.repeat_match]
     ranked = {**matching.RANKED_DICTIONARIES, _KNOWN: {word: rank for rank, word in enumerate(known, 1)}}
     return [match for matcher in matchers for match in matcher(text, _ranked_dictionaries=ranked)]
+
+
+def _tells(match: "_Match") -> tuple[bool, bool, int]:
+    """Of the parts of a password, the one to be named: what is about this account first, then the longest."""
+    return match.get("dictionary_name") == _KNOWN, str(match["pattern"]) != "bruteforce", len(match["token"])
 
 
 def _recognised(match: "_Match", known: Mapping[str, str]) -> str:

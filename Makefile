@@ -26,7 +26,8 @@ e2e: .venv/installed-all ## the page of the gateway example in a real Chromium; 
 
 campaign: .venv/installed-all ## the searches and fault tests at length
 	TEST_CAMPAIGN=20 .venv/bin/pytest -rP tests/test_rotation_model.py tests/test_session_machine.py \
-		tests/test_verifier_mutations.py tests/test_key_schedule.py tests/test_key_rotation.py tests/test_revocation_fleet.py $(ARGS)
+		tests/test_verifier_mutations.py tests/test_key_schedule.py tests/test_key_rotation.py tests/test_revocation_fleet.py \
+		tests/test_canary_sweep.py $(ARGS)
 
 check: .venv/installed-all ## format, lint, types, layers, lock file, secrets, known holes in dependencies
 	.venv/bin/ruff format --check .

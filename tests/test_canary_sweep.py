@@ -6,7 +6,6 @@ lines of the log at each level. Chosen attacks on the log are in `test_log_canar
 """
 
 import asyncio
-import itertools
 import json
 import os
 import random
@@ -247,7 +246,7 @@ def _sweep(sweep: _Sweep, *, lines: int, seed: int, systematic: bool) -> None:
     def work(thread: int) -> None:
         chance = random.Random(f"{seed}.{thread}")  # noqa: S311 — the same in every run
         clients = {url: httpx2.Client(base_url=url, timeout=20) for url in {url for url, _ in sweep.operations}}
-        for turn in itertools.count():
+        for turn in range(lines):  # each request has a line at least
             chosen = next(first, None)
             if chosen is None and turn % 50 == 0 and sweep.log.count("\n") >= enough:
                 break

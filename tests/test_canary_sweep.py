@@ -63,7 +63,7 @@ _MAY_COME_BACK: dict[tuple[str, str], set[str]] = {
     ("GET", "/admin/users/{id}/sessions"): {"user_agent"},
     ("GET", "/admin/clients"): {"client_name", "scope", "audiences"},
     ("POST", "/admin/clients"): {"client_name", "scope", "audiences"},
-    ("GET", "/admin/audit-events"): {"user_agent", "added", "removed"},  # the last two: scopes that a user was granted
+    ("GET", "/admin/audit-events"): {"user_agent", "granted", "added", "removed"},  # scopes of a user
 }
 _MAY_BE_AUDITED = _MAY_COME_BACK["GET", "/admin/audit-events"]
 

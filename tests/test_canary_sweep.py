@@ -63,7 +63,8 @@ _MAY_COME_BACK: dict[tuple[str, str], set[str]] = {
     ("GET", "/admin/users/{id}/sessions"): {"user_agent"},
     ("GET", "/admin/clients"): {"client_name", "scope", "audiences"},
     ("POST", "/admin/clients"): {"client_name", "scope", "audiences"},
-    ("GET", "/admin/audit-events"): {"user_agent", "granted", "added", "removed"},  # scopes of a user
+    # What the user's or the client's rights became.
+    ("GET", "/admin/audit-events"): {"user_agent", "granted", "added", "removed", "scope", "audiences"},
 }
 _MAY_BE_AUDITED = _MAY_COME_BACK["GET", "/admin/audit-events"]
 
@@ -104,7 +105,7 @@ class _Sweep:
         query = dict(operation.query_values) if chance.random() < 0.3 else {}
         left_out = chance.choice([0, 0.3, 0.7])
         body = {name: value for name, value in operation.body_values.items() if chance.random() >= left_out}
-        for name in _OWN & body.keys():
+        for name in (_OWN | {"client_name"}) & body.keys():  # else they would soon be taken
             body[name] = f"{canary()}@{canary()}.example" if name == "email" else canary()
         kind, _, name = place.partition(" ")
         content: str | bytes | None = None

@@ -5,7 +5,7 @@ from datetime import datetime
 from auth_service import audit
 from auth_service.accounts.account import Account
 from auth_service.accounts.names import Name
-from auth_service.accounts.password_rules import require_strong
+from auth_service.accounts.password_rules import PasswordRules
 from auth_service.accounts.passwords import PasswordHasher
 from auth_service.accounts.users import Users
 from auth_service.audit import Action, Actor
@@ -31,24 +31,24 @@ class SignIn:
         database: Database,
         users: Users,
         passwords: PasswordHasher,
+        password_rules: PasswordRules,
         sessions: SessionStore,
         ending: SessionEnding,
         rotations: RotationStore,
         tokens: TokenIssuer,
-        password_min_length: int,
     ) -> None:
         self._database = database
         self._users = users
         self._passwords = passwords
+        self._password_rules = password_rules
         self._sessions = sessions
         self._ending = ending
         self._rotations = rotations
         self._tokens = tokens
-        self._password_min_length = password_min_length
 
     async def register(self, *, username: Name, email: Name, password: str, opening: Opening) -> IssuedTokens:
         """Make an account and sign it in. Raises WeakPassword, Taken."""
-        require_strong(password, min_length=self._password_min_length, username=username.text, email=email.text)
+        await self._password_rules.require(password, username=username.text, email=email.text)
         await self._rotations.answers()
         await self._refuse_taken(username, email)
         password_hash = await self._passwords.hash(password)

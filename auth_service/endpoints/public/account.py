@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from starlette.requests import Request
 from starlette.responses import Response
 
-from auth_service.accounts.password_rules import require_strong
+from auth_service.accounts.password_rules import PasswordRules
 from auth_service.accounts.users import Users
 from auth_service.endpoints import schemas
 from auth_service.endpoints.account_names import given_names
@@ -20,10 +20,10 @@ from auth_service.errors import InvalidRequest
 class AccountEndpoints:
     """Reading and changing the account that bears the access token."""
 
-    def __init__(self, *, users: Users, bearer: BearerAuthentication, password_min_length: int) -> None:
+    def __init__(self, *, users: Users, bearer: BearerAuthentication, password_rules: PasswordRules) -> None:
         self._users = users
         self._bearer = bearer
-        self._password_min_length = password_min_length
+        self._password_rules = password_rules
 
     def operations(self) -> Iterable[Operation]:
         yield Operation(
@@ -92,12 +92,8 @@ class AccountEndpoints:
     async def change_password(self, request: Request) -> Response:
         body = await parse_body(request, schemas.PasswordChange)
         bearer = await self._bearer.authenticate(request)
-        require_strong(
-            body.new_password,
-            min_length=self._password_min_length,
-            username=bearer.subject.username,
-            email=bearer.subject.email,
-            field="new_password",
+        await self._password_rules.require(
+            body.new_password, username=bearer.subject.username, email=bearer.subject.email, field="new_password"
         )
         await self._users.change_password(
             bearer.subject.id,

@@ -113,7 +113,8 @@ def _public_operations(
         passwords=parts.passwords,
         sessions=parts.sessions,
         ending=parts.ending,
-        rotations=parts.rotations,
+        throttle=parts.throttle,
+        name_questions=parts.name_questions,
         tokens=parts.tokens,
         password_min_length=settings.password_min_length,
     )

@@ -161,8 +161,8 @@ async def test_where_they_are_not_signed_in_now_is_elsewhere(service: Service, e
 async def _fill(service: Service, bucket: str, user: SignedIn) -> None:
     """As if strangers had failed as often as they may."""
     assert problem(await _Caller(service, "192.0.2.250").login("wrong", email=user.email)) in (_REFUSED, _HELD_BACK)
-    [key] = [key async for key in service.redis.scan_iter(f"{PREFIX}:*/login/{bucket}/*/minute")]
-    await service.redis.incrby(key, int(key.split(b"/")[-3]))
+    [key] = [key async for key in service.redis.scan_iter(f"{PREFIX}:login/{bucket}/*/60")]
+    await service.redis.incrby(key, int(key.split(b"/")[-2]))
 
 
 async def test_guesses_at_many_accounts_from_one_address_are_limited_together(service: Service) -> None:

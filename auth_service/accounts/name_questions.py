@@ -22,9 +22,9 @@ TAKEN_NAMES = 20
 PERIOD = timedelta(hours=1)
 """From the first of them on."""
 
-# One key: the questions of one address. Answers the milliseconds to wait; 0: it may be asked.
+# One key: the questions of one address. Answers the milliseconds to wait; 0: it may be asked; -1: it was asked before.
 _ASK = """
-if redis.call('SISMEMBER', KEYS[1], ARGV[1]) == 1 then return 0 end
+if redis.call('SISMEMBER', KEYS[1], ARGV[1]) == 1 then return -1 end
 if redis.call('SCARD', KEYS[1]) >= tonumber(ARGV[2]) then return redis.call('PTTL', KEYS[1]) end
 redis.call('SADD', KEYS[1], ARGV[1])
 if redis.call('PTTL', KEYS[1]) < 0 then redis.call('PEXPIRE', KEYS[1], ARGV[3]) end
@@ -50,18 +50,16 @@ class NameQuestions:
         question = bucket_key(username.key, email.key)
         with redis_failures():
             wait = await self._ask(keys=[key], args=[question, TAKEN_NAMES, PERIOD // timedelta(milliseconds=1)])
-        if wait:
+        if wait > 0:
             THROTTLED.labels(operation="registration", bucket="taken_names").inc()
             raise TooManyAttempts("registration: taken names", retry_after=math.ceil(wait / 1000))
+        taken = False
         try:
             yield
         except Taken:
+            taken = True
             raise
-        except BaseException:
-            await self._forget(key, question)
-            raise
-        await self._forget(key, question)
-
-    async def _forget(self, key: str, question: str) -> None:
-        with suppress(Unavailable), redis_failures():
-            await self._redis.srem(key, question)
+        finally:
+            if wait == 0 and not taken:
+                with suppress(Unavailable), redis_failures():
+                    await self._redis.srem(key, question)

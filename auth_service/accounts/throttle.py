@@ -149,8 +149,9 @@ class Throttle:
         for bucket, windows in limits.buckets():
             if bucket not in keys:
                 continue
+            prefix = f"{limits.operation}/{bucket}/{keys[bucket]}"
             wait = await counted.count(
-                bucket, [(window, window.key_for(limits.operation, bucket, keys[bucket])) for window in windows]
+                bucket, [(window, f"{prefix}/{window.amount}/{window.get_expiry()}") for window in windows]
             )
             if wait is None:
                 continue

@@ -27,7 +27,7 @@ e2e: .venv/installed-all ## the page of the gateway example in a real Chromium; 
 campaign: .venv/installed-all ## the searches and fault tests at length
 	TEST_CAMPAIGN=20 .venv/bin/pytest -rP tests/test_rotation_model.py tests/test_session_machine.py \
 		tests/test_verifier_mutations.py tests/test_key_schedule.py tests/test_key_rotation.py tests/test_revocation_fleet.py \
-		tests/test_redis_cancellation.py tests/test_canary_sweep.py $(ARGS)
+		tests/test_redis_cancellation.py tests/test_canary_sweep.py tests/test_credential_stuffing.py $(ARGS)
 
 fuzz: .venv/installed-all ## a million malformed requests over all routes, out of a seed (ARGS="--seed 1 --count 50000 --seconds 60")
 	.venv/bin/python -m tests.fuzz $(ARGS)
@@ -42,9 +42,10 @@ check: .venv/installed-all ## format, lint, types, layers, lock file, secrets, k
 	@! grep -oE 'https?://[^/"]*' uv.lock | grep -vE '^https://(pypi\.org|files\.pythonhosted\.org)$$' \
 		|| { echo 'uv.lock names a host that is not public: run make lock'; exit 1; }
 
-bench: .venv/installed-all ## what a refresh and a verified request cost (printed, not asserted)
+bench: .venv/installed-all ## what a refresh and a verified request cost, and what the time of a refused login tells (printed)
 	.venv/bin/python -m tests.benchmarks.refresh
 	.venv/bin/python -m tests.benchmarks.verified_get
+	.venv/bin/python -m tests.benchmarks.enumeration
 
 format: .venv/installed-all ## format the code and mend what ruff can mend
 	.venv/bin/ruff format .

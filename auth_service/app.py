@@ -114,7 +114,8 @@ def _public_operations(
         password_rules=parts.password_rules,
         sessions=parts.sessions,
         ending=parts.ending,
-        rotations=parts.rotations,
+        throttle=parts.throttle,
+        name_questions=parts.name_questions,
         tokens=parts.tokens,
     )
     refresh = RefreshProtocol(

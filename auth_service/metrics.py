@@ -47,6 +47,10 @@ HASH_SECONDS = Histogram(
     "Time of one password hash or check, waiting included.",
     buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
 )
+THROTTLED = Counter("auth_throttled", "Attempts held back, by the bucket that was full.", ["operation", "bucket"])
+THROTTLE_FALLBACKS = Counter(
+    "auth_throttle_fallbacks", "Attempts counted in the memory of a process, Redis being away.", ["operation"]
+)
 HASH_REFUSED = Counter("auth_password_hash_refused", "Password checks refused because the queue was full.")
 
 

@@ -2,10 +2,13 @@
 
 from urllib.parse import urlsplit
 
+from auth_service.accounts.address_buckets import AddressBuckets
 from auth_service.accounts.clients import Clients
 from auth_service.accounts.live_tokens import LiveTokens
+from auth_service.accounts.name_questions import NameQuestions
 from auth_service.accounts.password_rules import PasswordRules
 from auth_service.accounts.passwords import PasswordHasher
+from auth_service.accounts.throttle import Throttle
 from auth_service.accounts.users import Users
 from auth_service.keys.encryption import KeyCipher
 from auth_service.keys.key_ring import KeyRing
@@ -64,7 +67,10 @@ class Parts:
             host=urlsplit(settings.issuer).hostname or "",
             client_id=settings.first_party_client_id,
         )
-        self.users = Users(self.database, self.sessions, self.ending, self.passwords)
+        addresses = AddressBuckets(settings.unthrottled_networks)
+        self.throttle = Throttle(self.redis, addresses)
+        self.name_questions = NameQuestions(self.redis, addresses)
+        self.users = Users(self.database, self.sessions, self.ending, self.passwords, self.throttle)
         self.clients = Clients(self.database, self.announcer)
         self.live_tokens = LiveTokens(
             issuer=settings.issuer,

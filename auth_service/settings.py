@@ -136,6 +136,11 @@ class Settings(BaseSettings):
         (), description="Origins of the pages that may use the cookie transport; the issuer's own is always allowed."
     )
     trusted_proxies: Networks = Field((), description="Networks whose `X-Forwarded-For` is believed.")
+    unthrottled_networks: Networks = Field(
+        (),
+        description="Networks whose addresses are not throttled each: an office behind one address, a load test. What "
+        "may be tried on one account is limited there too.",
+    )
     default_scopes: Scopes = Field(("profile",), description="Scopes that every user holds.")
     first_party_client_id: str = Field(
         "web", pattern=r"^[A-Za-z0-9._-]{1,64}$", description="`client_id` of tokens from login and register."

@@ -45,7 +45,7 @@ class AccountEndpoints:
             "Change one's user name or e-mail address",
             "Accounts",
             {200: Answer("The user as changed.", schemas.User)},
-            problems=(401, 409),
+            problems=(401, 409, 429),
             body=schemas.AccountChange,
             credentials=("bearer",),
             anonymous=False,
@@ -58,7 +58,7 @@ class AccountEndpoints:
             "Change one's password and end every other session",
             "Accounts",
             {204: Answer("The password is changed.")},
-            problems=(401, 422),
+            problems=(401, 422, 429),
             body=schemas.PasswordChange,
             credentials=("bearer",),
             anonymous=False,
@@ -73,19 +73,20 @@ class AccountEndpoints:
         body = await parse_body(request, schemas.AccountChange)
         bearer = await self._bearer.authenticate(request)
         username, email = given_names(body.username, body.email)
+        by = user_actor(bearer.subject.id, request)
         verified_hash = None
         if email is not None:
             if body.current_password is None:
                 raise InvalidRequest(
                     "A new e-mail address needs the current password.", fields=(("current_password", "is required"),)
                 )
-            verified_hash = await self._users.require_password(bearer.subject.id, body.current_password)
+            verified_hash = await self._users.require_password(bearer.subject.id, body.current_password, by=by)
         changed = await self._users.rename(
             bearer.subject.id,
             username=username,
             email=email,
             verified_hash=verified_hash,
-            by=user_actor(bearer.subject.id, request),
+            by=by,
         )
         return json_response(schemas.User.of(changed))
 

@@ -10,7 +10,7 @@ export PYTHONDONTWRITEBYTECODE :=
 WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test e2e campaign check bench format lock clean
+.PHONY: help dev test e2e campaign defences check bench format lock clean
 
 help: ## list these commands
 	@grep -E '^[a-z][a-z0-9-]*:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -27,6 +27,9 @@ e2e: .venv/installed-all ## the page of the gateway example in a real Chromium; 
 campaign: .venv/installed-all ## the searches and fault tests at length
 	TEST_CAMPAIGN=20 .venv/bin/pytest -rP tests/test_rotation_model.py tests/test_session_machine.py \
 		tests/test_verifier_mutations.py tests/test_key_schedule.py tests/test_key_rotation.py tests/test_revocation_fleet.py $(ARGS)
+
+defences: .venv/installed-all ## take each defence of the security checklist away, in a copy, and see a test go red (LINES="P8 23" narrows it)
+	.venv/bin/python -m tests.support.defences $(LINES)
 
 check: .venv/installed-all ## format, lint, types, layers, lock file
 	.venv/bin/ruff format --check .

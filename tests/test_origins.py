@@ -8,87 +8,12 @@ from typing import Any
 import httpx2
 import pytest
 
+from tests.support.callers import APP, CALLERS, NOT_ALLOWED, OWN
 from tests.support.oauth import new_client
 from tests.support.service import PASSWORD, Service, SignedIn, problem
 
 _NAME = "__Host-refresh_token"
-_OWN = "https://auth.test"
-_APP = "https://app.test"
-_EVIL = "https://evil.example"
-
-_NOT_ALLOWED = "origin_not_allowed"
-_CROSS_SITE = "cookie_needs_same_site"
-
-
-def _caller(*origins: str | bytes, site: tuple[str, ...] | str = ()) -> list[tuple[bytes, bytes]]:
-    """The headers of a caller: its Origin headers, and its Sec-Fetch-Site."""
-    sites = (site,) if isinstance(site, str) else site
-    return [
-        *((b"Origin", origin if isinstance(origin, bytes) else origin.encode()) for origin in origins),
-        *((b"Sec-Fetch-Site", value.encode()) for value in sites),
-    ]
-
-
-# Who calls, and the code by which such a caller is refused the cookie; None: it is not.
-_CALLERS: dict[str, tuple[list[tuple[bytes, bytes]], str | None]] = {
-    "the issuer's own page": (_caller(_OWN, site="same-origin"), None),
-    "the issuer's own page in an old browser": (_caller(_OWN), None),
-    "an allowed origin": (_caller(_APP, site="same-site"), None),
-    "an allowed origin in an old browser": (_caller(_APP), None),
-    "an allowed origin, asked for by the user": (_caller(_APP, site="none"), None),
-    "no origin, but the same by fetch metadata": (_caller(site="same-origin"), None),
-    "an allowed origin on another site": (_caller(_APP, site="cross-site"), _CROSS_SITE),
-    "the own origin after a detour over another site": (_caller(_OWN, site="cross-site"), _CROSS_SITE),
-    "no origin, cross-site": (_caller(site="cross-site"), _CROSS_SITE),
-    "no origin, same-site": (_caller(site="same-site"), _NOT_ALLOWED),
-    "no origin, a typed address": (_caller(site="none"), _NOT_ALLOWED),
-    "no origin, a site in capitals": (_caller(site="Same-Origin"), _NOT_ALLOWED),
-    "no origin, an empty site": (_caller(site=""), _NOT_ALLOWED),
-    "no origin, a site twice": (_caller(site=("same-origin", "same-origin")), _NOT_ALLOWED),
-    "no origin, two sites": (_caller(site=("same-origin", "cross-site")), _CROSS_SITE),
-    "no origin, two sites in one header": (_caller(site="same-origin, same-site"), _NOT_ALLOWED),
-    "nothing at all": (_caller(), _NOT_ALLOWED),
-    "a sibling subdomain": (_caller("https://evil.auth.test", site="same-site"), _NOT_ALLOWED),
-    "the parent domain": (_caller("https://test", site="same-site"), _NOT_ALLOWED),
-    "a subdomain of the page's": (_caller("https://evil.app.test", site="same-site"), _NOT_ALLOWED),
-    "a foreign site": (_caller(_EVIL, site="cross-site"), _NOT_ALLOWED),
-    "a foreign site in an old browser": (_caller(_EVIL), _NOT_ALLOWED),
-    "a foreign site that says it is the same": (_caller(_EVIL, site="same-origin"), _NOT_ALLOWED),
-    "the opaque origin": (_caller("null", site="cross-site"), _NOT_ALLOWED),
-    "the opaque origin of a frame of ours": (_caller("null", site="same-origin"), _NOT_ALLOWED),
-    "an empty origin": (_caller("", site="same-origin"), _NOT_ALLOWED),
-    "an allowed origin twice": (_caller(_APP, _APP), _NOT_ALLOWED),
-    "an allowed origin before another": (_caller(_APP, _EVIL), _NOT_ALLOWED),
-    "an allowed origin after another": (_caller(_EVIL, _APP), _NOT_ALLOWED),
-    "two origins with a comma": (_caller(f"{_APP}, {_EVIL}"), _NOT_ALLOWED),
-    "two origins with a space": (_caller(f"{_APP} {_EVIL}"), _NOT_ALLOWED),
-    "another port": (_caller(f"{_APP}:8443", site="same-site"), _NOT_ALLOWED),
-    "the port that its scheme has anyway": (_caller(f"{_APP}:443"), _NOT_ALLOWED),
-    "another scheme": (_caller("http://app.test", site="cross-site"), _NOT_ALLOWED),
-    "a scheme of sockets": (_caller("wss://app.test"), _NOT_ALLOWED),
-    "no scheme": (_caller("app.test"), _NOT_ALLOWED),
-    "a file": (_caller("file://", site="cross-site"), _NOT_ALLOWED),
-    "an extension": (_caller("chrome-extension://app.test", site="none"), _NOT_ALLOWED),
-    "a host in capitals": (_caller("https://APP.test"), _NOT_ALLOWED),
-    "a scheme in capitals": (_caller("HTTPS://app.test"), _NOT_ALLOWED),
-    "a dot at the end": (_caller(f"{_APP}."), _NOT_ALLOWED),
-    "a slash at the end": (_caller(f"{_APP}/"), _NOT_ALLOWED),
-    "a path": (_caller(f"{_APP}/page"), _NOT_ALLOWED),
-    "a query": (_caller(f"{_EVIL}?{_APP}"), _NOT_ALLOWED),
-    "a fragment": (_caller(f"{_EVIL}#{_APP}"), _NOT_ALLOWED),
-    "a user name that looks like a host": (_caller("https://app.test@evil.example"), _NOT_ALLOWED),
-    "a name that begins as an allowed one": (_caller(f"{_APP}.evil.example"), _NOT_ALLOWED),
-    "a name that ends as an allowed one": (_caller("https://evilapp.test"), _NOT_ALLOWED),
-    "a name with a dot for any letter": (_caller("https://appxtest"), _NOT_ALLOWED),
-    "an encoded end": (_caller(f"{_APP}%00.evil.example"), _NOT_ALLOWED),
-    "a letter that looks the same": (_caller("https://аpp.test"), _NOT_ALLOWED),
-    "bytes that are no text": (_caller(b"https://app.test\xff"), _NOT_ALLOWED),
-    "a space in front": (_caller(f" {_APP}"), _NOT_ALLOWED),
-    "a tab behind": (_caller(f"{_APP}\t"), _NOT_ALLOWED),
-    "an asterisk": (_caller("*"), _NOT_ALLOWED),
-}
-
-_FROM_APP = _CALLERS["an allowed origin"][0]
+_FROM_APP = CALLERS["an allowed origin"].headers
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,19 +109,19 @@ async def test_the_cookie_is_set_and_used_for_known_pages_alone_and_a_refusal_ch
     user = await service.register()
     held = await _holding(service, user)
     # Where it is all the same who calls, some of them show it.
-    callers = list(_CALLERS.items())[:: 1 if request.guarded else 5]
-    for number, (caller, (headers, refusal)) in enumerate(callers):
+    callers = list(CALLERS.items())[:: 1 if request.guarded else 5]
+    for number, (name, caller) in enumerate(callers):
         before = await _state(service)
-        answer = await _send(service, request, held, headers, new=f"new{number}")
-        if request.guarded and refusal is not None:
-            assert problem(answer) == (403, refusal), caller
-            assert "set-cookie" not in answer.headers, caller
-            assert await _state(service) == before, caller
+        answer = await _send(service, request, held, caller.headers, new=f"new{number}")
+        if request.guarded and caller.refusal is not None:
+            assert problem(answer) == (403, caller.refusal), name
+            assert "set-cookie" not in answer.headers, name
+            assert await _state(service) == before, name
             continue
-        assert answer.status_code == request.status, (caller, answer.text)
-        assert ("set-cookie" in answer.headers) == request.sets, caller
+        assert answer.status_code == request.status, (name, answer.text)
+        assert ("set-cookie" in answer.headers) == request.sets, name
         if request.status >= 400:
-            assert await _state(service) == before, caller
+            assert await _state(service) == before, name
         if request.guarded:
             held = await _holding(service, user)  # what it spent or ended is not what the next caller is to hold
 
@@ -237,7 +162,7 @@ async def test_a_body_that_is_not_said_to_be_json_is_415_before_anything_is_look
         if request.members is None or request.method != "POST" or request.path == "/user/password":
             continue
         before = await _state(service)
-        for headers in (_FROM_APP, _CALLERS["a foreign site"][0]):
+        for headers in (_FROM_APP, CALLERS["a foreign site"].headers):
             typed = [*headers, (b"Content-Type", content_type.encode())]
             answer = await _send(service, request, held, typed, new="new")
             assert problem(answer) == (415, "unsupported_media_type"), kind
@@ -249,30 +174,29 @@ _PREFLIGHT = [(b"Access-Control-Request-Method", b"POST"), (b"Access-Control-Req
 
 
 async def test_cors_names_the_callers_exact_origin_with_credentials_or_nobody(service: Service) -> None:
-    for caller, (headers, _) in _CALLERS.items():
-        origins = [value.decode("latin-1") for name, value in headers if name == b"Origin"]
-        if len(origins) > 1:
+    for name, caller in CALLERS.items():
+        if len(caller.origins) > 1:
             continue  # no browser sends two, and CORS is for browsers alone
-        allowed = origins[0] if origins and origins[0] in (_OWN, _APP) else None
+        allowed = next((origin for origin in (OWN, APP) if caller.origins == (origin.encode(),)), None)
         for path in ("/user/me", "/user/login", "/nowhere", "/.well-known/jwks.json"):
-            answer = await service.http.get(path, headers=headers)
-            assert answer.headers.get("access-control-allow-origin") == allowed, caller
-            assert "Origin" in answer.headers["vary"].split(", "), caller
+            answer = await service.http.get(path, headers=caller.headers)
+            assert answer.headers.get("access-control-allow-origin") == allowed, name
+            assert "Origin" in answer.headers["vary"].split(", "), name
             if allowed:
                 assert answer.headers["access-control-allow-credentials"] == "true"
-        if not origins:
+        if not caller.origins:
             continue
-        preflight = await service.http.options("/user/login", headers=[*headers, *_PREFLIGHT])
-        assert preflight.headers.get("access-control-allow-origin") == allowed, caller
-        assert "Origin" in preflight.headers["vary"].split(", "), caller
+        preflight = await service.http.options("/user/login", headers=[*caller.headers, *_PREFLIGHT])
+        assert preflight.headers.get("access-control-allow-origin") == allowed, name
+        assert "Origin" in preflight.headers["vary"].split(", "), name
         if allowed:
             assert preflight.status_code == 200
             assert preflight.headers["access-control-allow-credentials"] == "true"
             assert "*" not in preflight.headers["access-control-allow-headers"]
             assert preflight.headers["access-control-allow-methods"] == "GET, POST, PATCH, DELETE"
         else:
-            assert problem(preflight) == (403, _NOT_ALLOWED), caller
-            assert not [name for name in preflight.headers if name.startswith("access-control-")], caller
+            assert problem(preflight) == (403, NOT_ALLOWED), name
+            assert not [header for header in preflight.headers if header.startswith("access-control-")], name
 
 
 @pytest.mark.parametrize(
@@ -294,7 +218,7 @@ async def test_a_preflight_for_what_no_page_needs_is_refused_as_a_problem(
 async def test_a_page_may_read_why_it_was_refused(service: Service) -> None:
     answer = await service.http.post("/user/login", json={}, headers=_FROM_APP)
     assert answer.status_code == 400
-    assert answer.headers["access-control-allow-origin"] == _APP
+    assert answer.headers["access-control-allow-origin"] == APP
     exposed = set(answer.headers["access-control-expose-headers"].split(", "))
     assert {"Retry-After", "WWW-Authenticate", "X-Request-ID"} <= exposed
 

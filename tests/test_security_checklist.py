@@ -11,7 +11,7 @@ _EXPECTED = [
     *(f"P{number}" for number in range(1, 10)),
     *(str(number) for number in range(1, 41)),
 ]
-
+# Their lines come with the tests that show them.
 _ELSEWHERE = {"P1", "P2", "P3", "P4", "P5", "P6", *map(str, range(15, 23)), "34", "35"}
 
 

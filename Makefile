@@ -10,7 +10,7 @@ export PYTHONDONTWRITEBYTECODE :=
 WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test e2e campaign fuzz check bench format lock clean
+.PHONY: help dev test e2e campaign fuzz defences check bench format lock clean
 
 help: ## list these commands
 	@grep -E '^[a-z][a-z0-9-]*:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -31,6 +31,9 @@ campaign: .venv/installed-all ## the searches and fault tests at length
 
 fuzz: .venv/installed-all ## a million malformed requests over all routes, out of a seed (ARGS="--seed 1 --count 50000 --seconds 60")
 	.venv/bin/python -m tests.fuzz $(ARGS)
+
+defences: .venv/installed-all ## take each defence of the security checklist away, in a copy, and see a test go red (LINES="P8 23" narrows it)
+	.venv/bin/python -m tests.support.defences $(LINES)
 
 check: .venv/installed-all ## format, lint, types, layers, lock file, secrets, known holes in dependencies
 	.venv/bin/ruff format --check .

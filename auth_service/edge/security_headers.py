@@ -7,6 +7,8 @@ def security_headers(*, secure: bool) -> dict[str, str]:
         "X-Content-Type-Options": "nosniff",
         "Referrer-Policy": "no-referrer",
         "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+        # Of what is loaded without CORS, as an image or a script would be; pages of allowed origins use CORS.
+        "Cross-Origin-Resource-Policy": "same-origin",
         "Cache-Control": "no-store",
     }
     if secure:

@@ -12,7 +12,7 @@ export PYTHONDONTWRITEBYTECODE :=
 WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test e2e campaign check bench image image-test manifests format lock clean
+.PHONY: help dev test e2e campaign fuzz defences check bench image image-test manifests format lock clean
 
 help: ## list these commands
 	@grep -E '^[a-z][a-z0-9-]*:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -28,19 +28,29 @@ e2e: .venv/installed-all ## the page of the gateway example in a real Chromium; 
 
 campaign: .venv/installed-all ## the searches and fault tests at length
 	TEST_CAMPAIGN=20 .venv/bin/pytest -rP tests/test_rotation_model.py tests/test_session_machine.py \
-		tests/test_verifier_mutations.py tests/test_key_schedule.py tests/test_key_rotation.py tests/test_revocation_fleet.py $(ARGS)
+		tests/test_verifier_mutations.py tests/test_key_schedule.py tests/test_key_rotation.py tests/test_revocation_fleet.py \
+		tests/test_redis_cancellation.py tests/test_canary_sweep.py tests/test_credential_stuffing.py $(ARGS)
 
-check: .venv/installed-all ## format, lint, types, layers, lock file
+fuzz: .venv/installed-all ## a million malformed requests over all routes, out of a seed (ARGS="--seed 1 --count 50000 --seconds 60")
+	.venv/bin/python -m tests.fuzz $(ARGS)
+
+defences: .venv/installed-all ## take each defence of the security checklist away, in a copy, and see a test go red (LINES="P8 23" narrows it)
+	.venv/bin/python -m tests.support.defences $(LINES)
+
+check: .venv/installed-all ## format, lint, types, layers, lock file, secrets, known holes in dependencies
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
+	.venv/bin/python -m tests.checks.secret_scan
+	.venv/bin/python -m tests.checks.advisories
 	@! grep -oE 'https?://[^/"]*' uv.lock | grep -vE '^https://(pypi\.org|files\.pythonhosted\.org)$$' \
 		|| { echo 'uv.lock names a host that is not public: run make lock'; exit 1; }
 
-bench: .venv/installed-all ## what a refresh and a verified request cost (printed, not asserted)
+bench: .venv/installed-all ## what a refresh and a verified request cost, what the time of a refused login tells, how a process starts (printed)
 	.venv/bin/python -m tests.benchmarks.refresh
 	.venv/bin/python -m tests.benchmarks.verified_get
+	.venv/bin/python -m tests.benchmarks.enumeration
 	.venv/bin/python -m tests.benchmarks.start
 
 image: ## the container image, with docker, podman or buildah, whichever there is (BASE=...@sha256:... pins its base)

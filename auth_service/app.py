@@ -88,8 +88,8 @@ def _internal_operations(parts: Parts, readiness: Readiness, key_follower: KeyFo
         *UserAdministration(
             users=parts.users,
             passwords=parts.passwords,
+            password_rules=parts.password_rules,
             admin=admin,
-            password_min_length=settings.password_min_length,
         ).operations(),
         *SessionAdministration(
             users=parts.users, sessions=parts.sessions, ending=parts.ending, admin=admin
@@ -111,11 +111,12 @@ def _public_operations(
         database=parts.database,
         users=parts.users,
         passwords=parts.passwords,
+        password_rules=parts.password_rules,
         sessions=parts.sessions,
         ending=parts.ending,
-        rotations=parts.rotations,
+        throttle=parts.throttle,
+        name_questions=parts.name_questions,
         tokens=parts.tokens,
-        password_min_length=settings.password_min_length,
     )
     refresh = RefreshProtocol(
         issuer=settings.issuer,
@@ -148,9 +149,7 @@ def _public_operations(
             presented=presented,
             origins=origins,
         ).operations(),
-        *AccountEndpoints(
-            users=parts.users, bearer=bearer, password_min_length=settings.password_min_length
-        ).operations(),
+        *AccountEndpoints(users=parts.users, bearer=bearer, password_rules=parts.password_rules).operations(),
         *DiscoveryEndpoints(issuer=settings.issuer, keys=parts.keys).operations(),
         *_oauth(parts, refresh).operations(),
         *RevocationEndpoints(feed=feed, access=feed_access).operations(),

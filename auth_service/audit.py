@@ -5,7 +5,6 @@ changes nothing leaves none. It holds ids, never names or addresses of people, a
 the user agent. Reading the events back is `audit_trail.py`'s.
 """
 
-import ipaddress
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Literal
 
 import structlog
 
+from auth_service.address_block import block_of
 from auth_service.stores.database import Statements
 
 Action = Literal[
@@ -41,7 +41,7 @@ class Source:
 
     def is_near(self, ip: str | None) -> bool:
         """Whether `ip` may be the same subscriber: the same address, or the same /64 of IPv6, or one is not known."""
-        return self.ip is None or ip is None or _block(self.ip) == _block(ip)
+        return self.ip is None or ip is None or block_of(self.ip) == block_of(ip)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,3 @@ async def _write(
 
 def _tell(action: Action, by: Actor, target_kind: TargetKind | None, target_id: str | None) -> None:
     _log.info("audit", action=action, actor=by.kind, actor_id=by.id, target=target_kind, target_id=target_id)
-
-
-def _block(ip: str) -> str:
-    return str(ipaddress.IPv6Network((ip, 64), strict=False)) if ":" in ip else ip

@@ -13,6 +13,12 @@ HTTP_SECONDS = Histogram(
     ["route"],
     buckets=(0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
 )
+PUBLIC_CONNECTIONS = Gauge(
+    "auth_public_connections", "Open connections of the public port.", multiprocess_mode="livesum"
+)
+CONNECTIONS_CUT = Counter(
+    "auth_connections_cut", "Connections ended for what the client sent, or did not send or read in time.", ["reason"]
+)
 TOKENS_ISSUED = Counter("auth_tokens_issued", "Tokens issued by grant and kind.", ["grant", "kind"])
 REFRESHES = Counter("auth_refreshes", "Refresh attempts by outcome.", ["outcome"])
 LOGINS = Counter("auth_logins", "Login attempts by outcome.", ["outcome"])
@@ -40,6 +46,10 @@ HASH_SECONDS = Histogram(
     "auth_password_hash_seconds",
     "Time of one password hash or check, waiting included.",
     buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
+)
+THROTTLED = Counter("auth_throttled", "Attempts held back, by the bucket that was full.", ["operation", "bucket"])
+THROTTLE_FALLBACKS = Counter(
+    "auth_throttle_fallbacks", "Attempts counted in the memory of a process, Redis being away.", ["operation"]
 )
 HASH_REFUSED = Counter("auth_password_hash_refused", "Password checks refused because the queue was full.")
 

@@ -1,8 +1,14 @@
 """The collaborators below the endpoints, made and joined: what the service and the command line are built from."""
 
+from urllib.parse import urlsplit
+
+from auth_service.accounts.address_buckets import AddressBuckets
 from auth_service.accounts.clients import Clients
 from auth_service.accounts.live_tokens import LiveTokens
+from auth_service.accounts.name_questions import NameQuestions
+from auth_service.accounts.password_rules import PasswordRules
 from auth_service.accounts.passwords import PasswordHasher
+from auth_service.accounts.throttle import Throttle
 from auth_service.accounts.users import Users
 from auth_service.keys.encryption import KeyCipher
 from auth_service.keys.key_ring import KeyRing
@@ -55,7 +61,16 @@ class Parts:
         self.checkpoints = CheckpointWriter(self.database)
         self.tokens = TokenIssuer(settings, self.keys)
         self.passwords = PasswordHasher()
-        self.users = Users(self.database, self.sessions, self.ending, self.passwords)
+        self.password_rules = PasswordRules(
+            self.passwords,
+            min_length=settings.password_min_length,
+            host=urlsplit(settings.issuer).hostname or "",
+            client_id=settings.first_party_client_id,
+        )
+        addresses = AddressBuckets(settings.unthrottled_networks)
+        self.throttle = Throttle(self.redis, addresses)
+        self.name_questions = NameQuestions(self.redis, addresses)
+        self.users = Users(self.database, self.sessions, self.ending, self.passwords, self.throttle)
         self.clients = Clients(self.database, self.announcer)
         self.live_tokens = LiveTokens(
             issuer=settings.issuer,

@@ -1,5 +1,6 @@
 """The server: two listening sockets, one or several processes, and how they stop."""
 
+import asyncio
 import contextlib
 import functools
 import os
@@ -11,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from types import FrameType
+from typing import cast
 
 import structlog
 import uvicorn
@@ -19,6 +21,8 @@ from uvicorn.supervisors import Multiprocess
 from auth_service import __version__
 from auth_service.app import create_app
 from auth_service.application import Application
+from auth_service.edge.connection_limit import ConnectionLimit
+from auth_service.edge.raw_refusals import RawRefusals
 from auth_service.http_protocol import HttpProtocol
 from auth_service.logs import configure_logging
 from auth_service.setting_values import split_address
@@ -28,6 +32,7 @@ GRACE = 20
 """Seconds for requests in flight at a stop; a supervisor must give ten more, to write down what is not yet."""
 
 _FIRST_SIGN_OF_LIFE = 30  # seconds
+_OTHER_FILES = 256  # for the stores, the internal port and the log
 
 _log = structlog.get_logger(__name__)
 
@@ -54,7 +59,7 @@ def serve(settings: Settings, *, factory: ApplicationFactory = create_app) -> No
         log_config=None,
         access_log=False,
         server_header=False,
-        http=HttpProtocol,
+        http=_protocol(settings, internal_port=internal.getsockname()[1]),
         ws="none",
         lifespan="on",
         loop="uvloop" if sys.platform != "win32" else "asyncio",
@@ -100,6 +105,21 @@ def bind(address: str, setting: str) -> socket.socket:
         raise PortBusy(f"cannot listen on {address} ({exc.strerror}): stop what does, or change {setting}") from exc
     bound.set_inheritable(True)
     return bound
+
+
+def _protocol(settings: Settings, *, internal_port: int) -> type[asyncio.Protocol]:
+    """The protocol of every connection; each worker gets a copy, and so counts its own."""
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    limit = settings.max_connections
+    if files != resource.RLIM_INFINITY:
+        limit = max(1, min(limit, files - _OTHER_FILES))
+    made = functools.partial(
+        HttpProtocol,
+        internal_port=internal_port,
+        public_connections=ConnectionLimit(limit),
+        refusals=RawRefusals(secure=settings.issuer.startswith("https://")),
+    )
+    return cast(type[asyncio.Protocol], made)  # uvicorn only ever calls it
 
 
 def _allow_many_connections() -> None:

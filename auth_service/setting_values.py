@@ -44,7 +44,7 @@ def _network(value: object) -> object:
     except ValueError:
         raise ValueError("must be an address or a network like 10.0.0.0/8, with no bit set after the mask") from None
     if network.prefixlen == 0:
-        raise ValueError("must be your proxies' networks: to trust every address is to trust every client")
+        raise ValueError("must be networks of your own: every address is every client")
     return network
 
 

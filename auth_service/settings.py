@@ -101,6 +101,13 @@ class Settings(BaseSettings):
         "127.0.0.1:9000", description="Internal port: health, metrics, administration. Never expose it."
     )
     workers: int = Field(1, ge=1, le=64, description="Processes that serve.")
+    max_connections: int = Field(
+        10_000,
+        ge=1,
+        le=1_000_000,
+        description="Open connections of the public port, per process, at most; fewer where the system allows a "
+        "process fewer files. Every verifier keeps one open.",
+    )
     access_token_ttl: Annotated[Seconds, between(1, int(ACCESS_TOKEN_TTL_CEILING.total_seconds()))] = Field(
         timedelta(seconds=600), description="Life of an access token, in seconds."
     )
@@ -129,6 +136,11 @@ class Settings(BaseSettings):
         (), description="Origins of the pages that may use the cookie transport; the issuer's own is always allowed."
     )
     trusted_proxies: Networks = Field((), description="Networks whose `X-Forwarded-For` is believed.")
+    unthrottled_networks: Networks = Field(
+        (),
+        description="Networks whose addresses are not throttled each: an office behind one address, a load test. What "
+        "may be tried on one account is limited there too.",
+    )
     default_scopes: Scopes = Field(("profile",), description="Scopes that every user holds.")
     first_party_client_id: str = Field(
         "web", pattern=r"^[A-Za-z0-9._-]{1,64}$", description="`client_id` of tokens from login and register."

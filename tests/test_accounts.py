@@ -115,11 +115,11 @@ async def test_a_weak_password_is_refused_with_the_reason(service: Service, pass
 
 
 async def test_a_long_password_of_any_script_is_never_truncated(service: Service) -> None:
-    password = "\N{WINKING FACE}" * 128 + "é" * 100
+    password = "\N{WINKING FACE}" * 128 + "four words and a wink " + "é" * 100
     user = await service.register(password=password)
     answers = [
         await service.http.post("/user/login", json={"email": user.email, "password": text})
-        for text in (password, "\N{WINKING FACE}" * 128 + "e\u0301" * 100, password[:-1], password[:72])
+        for text in (password, password.replace("é", "e\u0301"), password[:-1], password[:72])
     ]
     assert [answer.status_code for answer in answers] == [200, 200, 401, 401]
 

@@ -64,9 +64,20 @@ async def test_every_answer_carries_the_security_headers_and_a_request_id(servic
         await service.http.get("/.well-known/jwks.json"),
         await service.http.get("/nowhere"),
         await service.http.post("/user/login", json={}),
+        await service.http.post("/oauth/token"),
+        await service.http.get("/docs"),
+        await service.http.get("/docs/page.js"),
+        await service.http.options("/user/login", headers={"Origin": "null", "Access-Control-Request-Method": "POST"}),
+        await service.internal.get("/metrics"),
     ):
         assert answer.headers["x-content-type-options"] == "nosniff"
-        assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
+        assert answer.headers["referrer-policy"] == "no-referrer"
+        assert answer.headers["cross-origin-resource-policy"] == "same-origin"
+        policy = answer.headers["content-security-policy"]
+        assert policy.startswith("default-src 'none'; ")
+        assert policy.endswith("; frame-ancestors 'none'")
+        assert "unsafe" not in policy
+        assert answer.headers["cache-control"]
         assert answer.headers["strict-transport-security"].startswith("max-age=")
         assert answer.headers["x-request-id"]
     echoed = await service.http.get("/nowhere", headers={"X-Request-ID": "abc-123"})

@@ -165,13 +165,21 @@ def test_the_page_and_its_files_are_cached_by_etag_under_a_strict_policy(gateway
 def test_every_answer_carries_the_policy(services: Services, gateway: httpx2.Client) -> None:
     for path in ("/", "/static/app.js", "/api/public", "/api/me", "/verify", "/nothing", "/healthz"):
         headers = gateway.get(path).headers
-        directives = dict(part.strip().partition(" ")[::2] for part in headers["content-security-policy"].split(";"))
-        assert directives["default-src"] == "'none'"
-        assert directives["script-src"] == "'self'"
-        assert directives["style-src"] == "'self'"
-        assert directives["connect-src"] == f"'self' {services.issuer}"
-        assert directives["frame-ancestors"] == "'none'"
-        assert directives["require-trusted-types-for"] == "'script'"
+        policy = dict(part.strip().partition(" ")[::2] for part in headers["content-security-policy"].split(";"))
+        assert policy == {
+            "default-src": "'none'",
+            "script-src": "'self'",
+            "style-src": "'self'",
+            "img-src": "'self'",
+            "connect-src": f"'self' {services.issuer}",
+            "base-uri": "'none'",
+            "form-action": "'none'",
+            "frame-ancestors": "'none'",
+            "require-trusted-types-for": "'script'",
+            "trusted-types": "'none'",
+        }
+        assert headers["cross-origin-opener-policy"] == "same-origin"
+        assert headers["cross-origin-resource-policy"] == "same-origin"
         assert headers["x-content-type-options"] == "nosniff"
         assert headers["referrer-policy"] == "no-referrer"
         assert "cache-control" in headers

@@ -194,7 +194,8 @@ def test_a_redis_that_evicts_is_refused_unless_a_setting_lifts_it(
     with Redis.from_url(evicting.url()) as redis:
         redis.config_set("maxmemory-policy", policy)
     refused = settings(redis_url=evicting.url())
-    for done in (command("check", settings=refused), command("serve", settings=refused)):
+    for name in ("check", "serve"):
+        done = command(name, settings=refused)
         assert done.code == 1
         said = done.out + done.err
         assert f"maxmemory-policy is {policy}" in said

@@ -256,6 +256,7 @@ async def _delays(service: Service, user: SignedIn, *, rounds: int = _ROUNDS) ->
     longest = 1.2 * (time.perf_counter() - began)
     yield -inf
     for number in range(1, rounds - 1):
+        await service.forget_attempts()  # most rounds end in refusals, more than an account may have in a minute
         yield longest * (2 * number / rounds - 1)
     yield inf
 

@@ -143,12 +143,13 @@ async def test_a_revoked_token_is_never_introspected_into_life(service: Service,
 
 async def test_only_a_client_that_proves_who_it_is_may_ask(service: Service) -> None:
     user = await service.register()
-    for form in ({}, PUBLIC, {"client_id": "x", "client_secret": "y"}):
+    client = await new_client(service)
+    wrong = {"client_id": client.client_id, "client_secret": "x" * 43}
+    for form in ({}, PUBLIC, {"client_id": "x", "client_secret": "y"}, {"client_id": client.client_id}, wrong):
         answer = await service.http.post("/oauth/introspect", data={"token": user.access_token, **form})
         assert oauth_error(answer) == (401, "invalid_client")
     answer = await service.http.post("/oauth/introspect", data={"token": user.access_token}, headers=user.bearer)
     assert oauth_error(answer) == (401, "invalid_client")
-    client = await new_client(service)
     answer = await service.http.post("/oauth/introspect", data=client.post)
     assert oauth_error(answer) == (400, "invalid_request")
     by_post = await service.http.post("/oauth/introspect", data={"token": user.access_token, **client.post})

@@ -1,5 +1,7 @@
 """Refresh: what each use of each generation does, inside the replay window and after it."""
 
+from datetime import UTC, datetime
+
 import pytest
 
 from tests.support.service import WINDOW, Service, problem
@@ -104,3 +106,40 @@ async def test_an_access_token_never_outlives_its_session(service: Service) -> N
     [row] = await service.sql("SELECT expires_at FROM sessions")
     assert claims["exp"] == int(row["expires_at"].timestamp())
     assert answer.json()["expires_in"] == claims["exp"] - claims["iat"]
+
+
+async def test_tokens_of_one_second_are_told_apart_by_their_generation(service: Service) -> None:
+    user = await service.register()
+    first_claims = claims_of(user.refresh_token)
+    [row] = await service.sql("SELECT clock_timestamp() AS now")
+    service.clock.offset = datetime.fromtimestamp(first_claims["iat"], UTC) - row["now"]  # back to that second
+    second = await service.refreshed(user.refresh_token)
+    second_claims = claims_of(second)
+    told_apart = {name for name in first_claims if first_claims[name] != second_claims[name]}
+    assert told_apart == {"gen", "jti"}
+    service.advance(seconds=WINDOW + 1)
+    third = await service.refreshed(second)
+    service.advance(seconds=WINDOW + 1)
+    assert generation_of(await service.refreshed(third)) == 4
+    assert problem(await service.refresh(user.refresh_token)) == (401, "refresh_token_reused")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE users SET disabled_at = now()",
+        "UPDATE sessions SET revoked_at = now(), revoked_reason = 'logout'",
+        "DELETE FROM sessions",
+        "DELETE FROM users",
+    ],
+)
+async def test_a_refresh_believes_the_user_and_the_session_as_they_are_now_and_not_its_token(
+    service: Service, statement: str
+) -> None:
+    # Straight into the table: neither Redis nor the journal has been told.
+    user = await service.register()
+    newest = await service.refreshed(user.refresh_token)
+    await service.sql(statement)
+    for refresh_token in (newest, user.refresh_token):
+        assert problem(await service.refresh(refresh_token)) == (401, "refresh_token_revoked")
+    assert problem(await service.me(user.access_token)) == (401, "invalid_token")

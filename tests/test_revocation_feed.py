@@ -15,6 +15,7 @@ from auth_service.parts import Parts
 from auth_service.revocation import journal
 from auth_service.settings import Settings
 from auth_service.stores.clock import Clock
+from auth_service.verifier.claims import MAX_LEEWAY
 from tests.support.command import command
 from tests.support.feed import (
     AT_ONCE,
@@ -260,6 +261,16 @@ async def test_an_entry_is_dropped_when_no_access_token_can_be_alive_any_more(se
         return identifier not in (await service.http.get("/revocations")).text
 
     await until(dropped, seconds=5)
+
+
+async def test_an_entry_outlives_the_longest_token_and_the_most_leeway_of_a_verifier(start: Start) -> None:
+    service = await start(access_token_ttl=3600)
+    user = await service.register()
+    await service.logout(user.refresh_token)
+    [entry] = (await service.http.get("/revocations")).json()["revocations"]
+    claims = claims_of(user.access_token)
+    assert claims["exp"] - claims["iat"] == 3600, "the longest that the setting allows"
+    assert entry[2] > claims["exp"] + MAX_LEEWAY
 
 
 async def test_every_key_of_the_stream_has_a_life(service: Service) -> None:

@@ -7,8 +7,44 @@ import pytest
 
 from auth_service.audit import OPERATOR
 from tests.support.admin import events
+from tests.support.oauth import new_client
 from tests.support.service import PASSWORD, Service, Start, problem
 from tests.support.tokens import claims_of
+
+_APP = {"Origin": "https://app.test"}
+
+
+async def test_every_sign_in_opens_a_session_of_its_own(service: Service) -> None:
+    user = await service.register()
+    sessions = [user, await service.login(user), await service.login(user, scope="profile")]
+    assert len({claims_of(session.refresh_token)["sid"] for session in sessions}) == 3
+    # Nor does one that came along go on under the new login, whoever planted it.
+    answer = await service.http.post(
+        "/user/login", json={"email": user.email, "password": PASSWORD}, headers=user.bearer | {"Cookie": "sid=chosen"}
+    )
+    assert claims_of(answer.json()["access_token"])["sid"] not in {
+        claims_of(session.access_token)["sid"] for session in sessions
+    }
+
+
+async def test_every_answer_with_tokens_is_kept_by_nobody_and_says_what_they_are(service: Service) -> None:
+    known = {"email": "ada@example.com", "password": PASSWORD}
+    registered = await service.http.post("/user/register", json=known | {"username": "ada"})
+    refresh_token = {"refresh_token": registered.json()["refresh_token"]}
+    grant = {"grant_type": "refresh_token", "client_id": "web", **refresh_token}
+    client = await new_client(service)
+    for answer in (
+        registered,
+        await service.http.post("/user/login", json=known),
+        await service.http.post("/user/login", json=known | {"transport": "cookie"}, headers=_APP),
+        await service.http.post("/user/refresh-token", headers=_APP),
+        await service.http.post("/user/refresh-token", json=refresh_token, headers=_APP),
+        await service.http.post("/oauth/token", data=grant),
+        await service.http.post("/oauth/token", data={"grant_type": "client_credentials"}, auth=client.basic),
+    ):
+        assert answer.status_code in (200, 201), answer.text
+        assert answer.headers["cache-control"] == "no-store"
+        assert (answer.json()["token_type"], answer.json()["expires_in"]) == ("Bearer", 600)
 
 
 async def test_logout_ends_the_session_of_a_refresh_token(service: Service) -> None:

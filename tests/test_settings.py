@@ -69,7 +69,7 @@ def test_the_defaults_are_those_of_the_contract(environment: Environment) -> Non
     assert settings.audiences == ()
     assert settings.access_token_audiences == ("https://auth.example.com",)
     assert settings.allowed_origins == ()
-    assert settings.trusted_proxies == ()
+    assert settings.trusted_proxies == settings.unthrottled_networks == ()
     assert settings.allow_insecure == ()
     assert (settings.log_level, settings.log_format) == ("info", "json")
 
@@ -97,6 +97,7 @@ def test_every_bad_value_is_reported_at_once_by_name_and_never_by_value(environm
         "AUTH_LISTEN": f"{_CANARY}:8000",
         "AUTH_INTERNAL_LISTEN": _CANARY,
         "AUTH_WORKERS": _CANARY,
+        "AUTH_MAX_CONNECTIONS": _CANARY,
         "AUTH_ACCESS_TOKEN_TTL": _CANARY,
         "AUTH_REFRESH_TOKEN_TTL": _CANARY,
         "AUTH_SESSION_TTL": _CANARY,
@@ -106,6 +107,7 @@ def test_every_bad_value_is_reported_at_once_by_name_and_never_by_value(environm
         "AUTH_KEY_ROTATION_INTERVAL": _CANARY,
         "AUTH_ALLOWED_ORIGINS": _CANARY,
         "AUTH_TRUSTED_PROXIES": _CANARY,
+        "AUTH_UNTHROTTLED_NETWORKS": _CANARY,
         "AUTH_DEFAULT_SCOPES": f'{_CANARY}"',
         "AUTH_FIRST_PARTY_CLIENT_ID": f"{_CANARY} {_CANARY}",
         "AUTH_ACCESS_TOKEN_EMAIL": _CANARY,
@@ -155,6 +157,7 @@ def test_the_command_line_names_them_all_too_and_exits_with_2(environment: Envir
         ("AUTH_TRUSTED_PROXIES", "::/0", "every client"),
         ("AUTH_TRUSTED_PROXIES", "10.0.0.1/8", "after the mask"),
         ("AUTH_TRUSTED_PROXIES", "*", "network"),
+        ("AUTH_UNTHROTTLED_NETWORKS", "0.0.0.0/0", "every client"),
         ("AUTH_DATABASE_URL", "postgresql://", "host"),
         ("AUTH_DATABASE_URL", "postgresql://u:p@host:port/db", "URL"),
         ("AUTH_DATABASE_URL", "postgresql://u:p/q@host/db", "%XX"),

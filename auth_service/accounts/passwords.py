@@ -56,25 +56,31 @@ class PasswordHasher:
 
     async def hash(self, password: str) -> str:
         """A new argon2id hash. Raises Unavailable when the queue is full."""
-        return await self._run(lambda: _CONTEXT.hash(normalise(password)))
+        return await self._timed(lambda: _CONTEXT.hash(normalise(password)))
 
     async def check(self, password: str, stored_hash: str | None) -> PasswordCheck:
         """Check against a stored hash, or against one of nobody's: it takes as long. Raises Unavailable."""
-        return await self._run(lambda: _check(password, stored_hash or self._dummy, known=stored_hash is not None))
+        return await self._timed(lambda: _check(password, stored_hash or self._dummy, known=stored_hash is not None))
 
-    def close(self) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
-
-    async def _run(self, work: Callable[[], _T]) -> _T:
+    async def run(self, work: Callable[[], _T]) -> _T:
+        """Other work with a password, in the same threads. Raises Unavailable when the queue is full."""
         if self._places == 0:
             HASH_REFUSED.inc()
             raise Unavailable("the password queue is full")
         self._places -= 1
-        began = time.perf_counter()
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, work)
         finally:
             self._places += 1
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _timed(self, work: Callable[[], _T]) -> _T:
+        began = time.perf_counter()
+        try:
+            return await self.run(work)
+        finally:
             HASH_SECONDS.observe(time.perf_counter() - began)
 
 

@@ -3,23 +3,26 @@
 from datetime import datetime
 
 from auth_service import audit
+from auth_service.accounts import names
 from auth_service.accounts.account import Account
+from auth_service.accounts.name_questions import NameQuestions
 from auth_service.accounts.names import Name
-from auth_service.accounts.password_rules import require_strong
+from auth_service.accounts.password_rules import PasswordRules
 from auth_service.accounts.passwords import PasswordHasher
+from auth_service.accounts.throttle import LOGIN, REGISTRATION, Throttle
 from auth_service.accounts.users import Users
 from auth_service.audit import Action, Actor
-from auth_service.errors import InvalidCredentials, NotFound, ServiceError, Taken
+from auth_service.errors import InvalidCredentials, NotFound, ServiceError, Taken, TooManyAttempts
 from auth_service.metrics import LOGINS
 from auth_service.sessions.ending import Ended, SessionEnding
 from auth_service.sessions.issuing import Grant, IssuedTokens, TokenIssuer
-from auth_service.sessions.rotation import RotationStore
 from auth_service.sessions.session import Opening
 from auth_service.sessions.store import SessionStore
 from auth_service.stores.database import Database, Statements, read_time
 
 _ATTEMPTS = 3
 _ACTIONS: dict[Grant, Action] = {"register": "user.registered", "login": "user.login"}
+_OUTCOMES: dict[type[ServiceError], str] = {InvalidCredentials: "refused", TooManyAttempts: "throttled"}
 
 
 class SignIn:
@@ -31,25 +34,33 @@ class SignIn:
         database: Database,
         users: Users,
         passwords: PasswordHasher,
+        password_rules: PasswordRules,
         sessions: SessionStore,
         ending: SessionEnding,
-        rotations: RotationStore,
+        throttle: Throttle,
+        name_questions: NameQuestions,
         tokens: TokenIssuer,
-        password_min_length: int,
     ) -> None:
         self._database = database
         self._users = users
         self._passwords = passwords
+        self._password_rules = password_rules
         self._sessions = sessions
         self._ending = ending
-        self._rotations = rotations
+        self._throttle = throttle
+        self._name_questions = name_questions
         self._tokens = tokens
-        self._password_min_length = password_min_length
 
     async def register(self, *, username: Name, email: Name, password: str, opening: Opening) -> IssuedTokens:
-        """Make an account and sign it in. Raises WeakPassword, Taken."""
-        require_strong(password, min_length=self._password_min_length, username=username.text, email=email.text)
-        await self._rotations.answers()
+        """Make an account and sign it in. Raises WeakPassword, Taken, TooManyAttempts."""
+        address = opening.source.ip
+        # Redis is asked here: a session whose refreshes could not be tracked is not opened.
+        async with self._throttle.attempt(REGISTRATION, address=address):
+            await self._password_rules.require(password, username=username.text, email=email.text)
+            async with self._name_questions.asked(username, email, address=address):
+                return await self._register(username, email, password, opening)
+
+    async def _register(self, username: Name, email: Name, password: str, opening: Opening) -> IssuedTokens:
         await self._refuse_taken(username, email)
         password_hash = await self._passwords.hash(password)
         async with self._database.transaction() as transaction:
@@ -62,28 +73,42 @@ class SignIn:
         return tokens
 
     async def login(self, *, username: str | None, email: str | None, password: str, opening: Opening) -> IssuedTokens:
-        """Sign in by user name or e-mail address. Raises InvalidCredentials: the same for unknown, wrong, disabled."""
+        """Sign in by user name or e-mail address. Raises InvalidCredentials: the same for unknown, wrong, disabled.
+
+        Raises TooManyAttempts too, before it is known whether there is such an account.
+        """
+        name = names.key(username if username is not None else email or "")
+        address = opening.source.ip
         try:
-            # A session whose refreshes could not be tracked is not opened.
-            await self._rotations.answers()
-            for _attempt in range(_ATTEMPTS):
-                account = await self._users.find(username=username, email=email)
-                try:
-                    opened = await self._attempt(account, password, opening)
-                except InvalidCredentials as exc:
-                    await self._note_failure(account, exc, opening)
-                    raise
-                if opened is not None:
-                    LOGINS.labels(outcome="success").inc()
-                    tokens, replaced = opened
-                    await self._ending.announce(replaced)
-                    return tokens
-            refusal = InvalidCredentials("the password kept changing")
-            await self._note_failure(account, refusal, opening)
-            raise refusal
+            # Redis is asked here: a session whose refreshes could not be tracked is not opened.
+            async with self._throttle.attempt(
+                LOGIN,
+                address=address,
+                account=name,
+                is_known_here=lambda: self._users.is_signed_in_from(address, username=username, email=email),
+            ):
+                tokens = await self._login(username, email, password, opening)
         except ServiceError as exc:
-            LOGINS.labels(outcome="refused" if isinstance(exc, InvalidCredentials) else "unavailable").inc()
+            LOGINS.labels(outcome=_OUTCOMES.get(type(exc), "unavailable")).inc()
             raise
+        LOGINS.labels(outcome="success").inc()
+        return tokens
+
+    async def _login(self, username: str | None, email: str | None, password: str, opening: Opening) -> IssuedTokens:
+        for _attempt in range(_ATTEMPTS):
+            account = await self._users.find(username=username, email=email)
+            try:
+                opened = await self._attempt(account, password, opening)
+            except InvalidCredentials as exc:
+                await self._note_failure(account, exc, opening)
+                raise
+            if opened is not None:
+                tokens, replaced = opened
+                await self._ending.announce(replaced)
+                return tokens
+        refusal = InvalidCredentials("the password kept changing")
+        await self._note_failure(account, refusal, opening)
+        raise refusal
 
     async def _attempt(
         self, account: Account | None, password: str, opening: Opening

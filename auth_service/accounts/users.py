@@ -19,6 +19,8 @@ from auth_service.accounts import names
 from auth_service.accounts.account import Account, Change, differences
 from auth_service.accounts.names import Name
 from auth_service.accounts.passwords import PasswordHasher
+from auth_service.accounts.throttle import PASSWORD_CHECK, RENAMING, Throttle
+from auth_service.address_block import block_of
 from auth_service.audit import Action, Actor
 from auth_service.errors import InvalidCredentials, InvalidRequest, NotFound, Taken
 from auth_service.sessions.ending import Ended, SessionEnding
@@ -34,12 +36,18 @@ class Users:
     """Reads and changes accounts. Every method raises Unavailable when PostgreSQL is away."""
 
     def __init__(
-        self, database: Database, sessions: SessionStore, ending: SessionEnding, passwords: PasswordHasher
+        self,
+        database: Database,
+        sessions: SessionStore,
+        ending: SessionEnding,
+        passwords: PasswordHasher,
+        throttle: Throttle,
     ) -> None:
         self._database = database
         self._sessions = sessions
         self._ending = ending
         self._passwords = passwords
+        self._throttle = throttle
 
     def subject(self, account: Account) -> Subject:
         """The account as a token speaks of it."""
@@ -48,9 +56,26 @@ class Users:
 
     async def find(self, *, username: str | None = None, email: str | None = None) -> Account | None:
         """The account of that name or address, however it is spelt."""
-        column, name = ("username_key", username) if username is not None else ("email_key", email)
-        row = await self._database.row(f"SELECT * FROM users WHERE {column} = $1", names.key(name or ""))  # noqa: S608 — one of two constants
+        column, key = _name_column(username, email)
+        row = await self._database.row(f"SELECT * FROM users WHERE {column} = $1", key)  # noqa: S608 — one of two constants
         return Account.of(row) if row else None
+
+    async def is_signed_in_from(self, address: str | None, *, username: str | None, email: str | None) -> bool:
+        """Whether the account of that name has a live session that was opened or last used at this address.
+
+        One statement, the same for an account that there is not.
+        """
+        if address is None:
+            return False
+        column, key = _name_column(username, email)
+        row = await self._database.row(
+            "SELECT clock_timestamp() AS now, max(expires_at) AS until FROM sessions"  # noqa: S608 — one of two constants
+            f" WHERE user_id = (SELECT id FROM users WHERE {column} = $1) AND revoked_at IS NULL"
+            " AND (ip::inet <<= $2::text::inet OR last_ip::inet <<= $2::text::inet)",
+            key,
+            block_of(address),
+        )
+        return row is not None and row["until"] is not None and row["until"] > self._now(row)
 
     async def locate(self, text: str) -> Account:
         """The account that a person means by an id, an e-mail address or a user name. Raises NotFound."""
@@ -185,9 +210,14 @@ class Users:
     ) -> Subject:
         """Change what is given; answers the user as changed.
 
-        `verified_hash`: only if the password is still the one that was checked. Raises Taken, InvalidCredentials.
+        `verified_hash`: only if the password is still the one that was checked. Raises Taken, InvalidCredentials,
+        TooManyAttempts.
         """
-        async with self._database.transaction() as transaction:
+        async with (
+            # Like a registration, it tells which names are taken.
+            self._throttle.attempt(RENAMING, address=by.source.ip, account=str(user_id)),
+            self._database.transaction() as transaction,
+        ):
             try:
                 account, now = await self.lock(transaction, user_id)
             except NotFound:
@@ -197,8 +227,12 @@ class Users:
             changed, _ = await self._apply(transaction, account, Change(username, email), by=by, now=now)
         return self.subject(changed)
 
-    async def require_password(self, user_id: UUID, password: str) -> str:
-        """The stored hash, if `password` is the user's. Raises InvalidCredentials."""
+    async def require_password(self, user_id: UUID, password: str, *, by: Actor) -> str:
+        """The stored hash, if `password` is the user's. Raises InvalidCredentials, TooManyAttempts."""
+        async with self._throttle.attempt(PASSWORD_CHECK, address=by.source.ip, account=str(user_id)):
+            return await self._verified_hash(user_id, password)
+
+    async def _verified_hash(self, user_id: UUID, password: str) -> str:
         row = await self._database.row("SELECT password_hash FROM users WHERE id = $1", user_id)
         stored_hash: str | None = row["password_hash"] if row else None
         check = await self._passwords.check(password, stored_hash)
@@ -207,10 +241,14 @@ class Users:
         return stored_hash
 
     async def change_password(self, user_id: UUID, *, current: str, new: str, keep_session: UUID, by: Actor) -> None:
-        """Set a new password and end every session but `keep_session`. Raises InvalidCredentials."""
+        """Set a new password and end every session but `keep_session`. Raises InvalidCredentials, TooManyAttempts."""
+        async with self._throttle.attempt(PASSWORD_CHECK, address=by.source.ip, account=str(user_id)):
+            await self._change_password(user_id, current=current, new=new, keep_session=keep_session, by=by)
+
+    async def _change_password(self, user_id: UUID, *, current: str, new: str, keep_session: UUID, by: Actor) -> None:
         change = Change(password_hash=await self._passwords.hash(new))
         for _attempt in range(_ATTEMPTS):
-            verified_hash = await self.require_password(user_id, current)
+            verified_hash = await self._verified_hash(user_id, current)
             await self._ending.thin_out(user_id, reason="password_change", by=by, keep=keep_session)
             async with self._database.transaction() as transaction:
                 account, now = await self.lock(transaction, user_id)
@@ -319,6 +357,12 @@ class Users:
 
     def _now(self, row: Row) -> datetime:
         return self._database.clock.now(row["now"])
+
+
+def _name_column(username: str | None, email: str | None) -> tuple[Literal["username_key", "email_key"], str]:
+    if username is not None:
+        return "username_key", names.key(username)
+    return "email_key", names.key(email or "")
 
 
 def _target(user_id: UUID) -> tuple[Literal["user"], str]:

@@ -10,7 +10,6 @@ import click
 from auth_service.accounts import names
 from auth_service.accounts.account import Account
 from auth_service.accounts.names import Name, NameRefused
-from auth_service.accounts.password_rules import require_strong
 from auth_service.audit import OPERATOR
 from auth_service.cli.arguments import SCOPE, TEXT, user_argument
 from auth_service.cli.output import json_option, say, show
@@ -51,7 +50,7 @@ def add(username: str, email: str, granted: tuple[str, ...], password_stdin: boo
     password = _password(password_stdin)
 
     async def work(parts: Parts) -> Account:
-        _require_strong(parts, password, username=name.text, email=address.text)
+        await _require_strong(parts, password, username=name.text, email=address.text)
         return await parts.users.add(
             username=name, email=address, password=password, granted_scopes=granted, by=OPERATOR
         )
@@ -116,7 +115,7 @@ def set_password(user: str, password_stdin: bool, as_json: bool) -> None:
     password = _password(password_stdin)
 
     async def change(parts: Parts, account: Account) -> None:
-        _require_strong(parts, password, username=account.username, email=account.email)
+        await _require_strong(parts, password, username=account.username, email=account.email)
         await parts.users.set_password(account.id, password, by=OPERATOR)
 
     account = _change(user, change)
@@ -176,9 +175,9 @@ def _password(from_stdin: bool) -> str:
         raise click.ClickException("the password on standard input is not UTF-8") from None
 
 
-def _require_strong(parts: Parts, password: str, *, username: str, email: str) -> None:
+async def _require_strong(parts: Parts, password: str, *, username: str, email: str) -> None:
     try:
-        require_strong(password, min_length=parts.settings.password_min_length, username=username, email=email)
+        await parts.password_rules.require(password, username=username, email=email)
     except WeakPassword as exc:
         raise click.ClickException(exc.detail) from None
 

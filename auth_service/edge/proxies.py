@@ -19,13 +19,20 @@ def client_address(scope: Scope, trusted: Sequence[IPv4Network | IPv6Network]) -
         return None
     forwarded = ",".join(Headers(scope=scope).getlist("x-forwarded-for")) if _is_trusted(address, trusted) else ""
     for hop in reversed([part.strip() for part in forwarded.split(",") if part.strip()]):
-        parsed = _parse(hop)
+        parsed = _parse(_without_port(hop))
         if parsed is None:
             break
         address = parsed
         if not _is_trusted(address, trusted):
             break
     return str(address)
+
+
+def _without_port(hop: str) -> str:
+    """Some proxies write `address:port`, and then put brackets around IPv6."""
+    if hop.startswith("["):
+        return hop[1:].partition("]")[0]
+    return hop.partition(":")[0] if hop.count(":") == 1 else hop
 
 
 def _parse(text: str) -> IPv4Address | IPv6Address | None:

@@ -11,6 +11,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from auth_service.edge.proxies import client_address
+from auth_service.edge.security_headers import security_headers
 from auth_service.metrics import HTTP_REQUESTS, HTTP_SECONDS
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -33,14 +34,7 @@ class RequestContext:
         self._app = app
         self._trusted_proxies = trusted_proxies
         self._quiet = quiet
-        self._headers = {
-            "X-Content-Type-Options": "nosniff",
-            "Referrer-Policy": "no-referrer",
-            "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-            "Cache-Control": "no-store",
-        }
-        if secure:
-            self._headers["Strict-Transport-Security"] = "max-age=31536000; includeSubDomains"
+        self._headers = security_headers(secure=secure)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

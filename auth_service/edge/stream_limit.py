@@ -1,10 +1,10 @@
 """How many streams one client may hold open: streams are long, and each is a connection that others cannot have."""
 
-import ipaddress
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from auth_service.address_block import block_of
 from auth_service.errors import TooManyAttempts
 
 _RETRY_AFTER = 30  # seconds
@@ -20,7 +20,7 @@ class StreamLimit:
     @contextmanager
     def place(self, address: str | None) -> Iterator[None]:
         """Held while a stream is open. Raises TooManyAttempts."""
-        client = _block(address)
+        client = None if address is None else block_of(address)
         if self._open[client] >= self._limit:
             raise TooManyAttempts("too many open streams", retry_after=_RETRY_AFTER)
         self._open[client] += 1
@@ -30,9 +30,3 @@ class StreamLimit:
             self._open[client] -= 1
             if not self._open[client]:
                 del self._open[client]
-
-
-def _block(address: str | None) -> str | None:
-    if address is None or ":" not in address:
-        return address
-    return str(ipaddress.IPv6Network((address, 64), strict=False))

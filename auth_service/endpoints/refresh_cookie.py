@@ -3,17 +3,29 @@
 from starlette.requests import Request
 from starlette.responses import Response
 
+from auth_service.errors import InvalidRequest
 from auth_service.sessions.issuing import IssuedTokens
 
 NAME = "__Host-refresh_token"
+
+_SPACE = " \t"  # RFC 6265bis §5.6: nothing else is ignored around a name or a value
 
 DESCRIBED = (("Set-Cookie", f"With the cookie transport: `{NAME}`, where its generation is new to the caller."),)
 """Of an answer that may set it, for the OpenAPI document."""
 
 
 def presented(request: Request) -> str | None:
-    """The refresh token in the request's cookie, or None."""
-    return request.cookies.get(NAME)
+    """The refresh token in the request's cookie, or None.
+
+    Raises InvalidRequest for two: no browser has two of this prefix, and which one is a stranger's would be a guess.
+    """
+    # Not `request.cookies`: it strips from names what Python counts as a space and browsers do not, so that a sibling
+    # subdomain could set, for its whole domain, a cookie which only looks like this one once it is here.
+    pairs = [pair.partition("=") for header in request.headers.getlist("cookie") for pair in header.split(";")]
+    values = [value.strip(_SPACE) for name, equals, value in pairs if equals and name.strip(_SPACE) == NAME]
+    if len(values) > 1:
+        raise InvalidRequest(f"There is more than one cookie {NAME}.")
+    return values[0] if values else None
 
 
 def attach(response: Response, tokens: IssuedTokens) -> None:

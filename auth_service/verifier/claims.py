@@ -2,9 +2,8 @@
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from auth_service.verifier.errors import ExpiredToken, InvalidClaim
 
@@ -19,28 +18,30 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _LATEST = 253_402_300_799  # the last second of the year 9999: past it, datetime overflows
 
 
-@dataclass(frozen=True, slots=True)
-class AccessTokenClaims:
+class AccessTokenClaims(NamedTuple):
     """What a verified access token says. Times are seconds since the epoch, as on the wire (RFC 7519 §2).
 
     `subject` is the stable identifier of the user, or of the client in a service token; `username` and `email` are for
     display. `session_id` is absent from a service token. `claims` holds every claim; one object serves all requests
-    with this token, so change nothing inside it.
+    with this token, so change nothing inside it. A named tuple because it is made for every token that is seen first.
     """
 
     issuer: str
     subject: str
     audience: tuple[str, ...]
     client_id: str
-    token_id: str = field(repr=False)
+    token_id: str
     issued_at: float
     expires_at: float
     scope: frozenset[str]
-    session_id: str | None = field(repr=False)
+    session_id: str | None
     auth_time: float | None
-    username: str | None = field(repr=False)
-    email: str | None = field(repr=False)
-    claims: Mapping[str, Any] = field(repr=False)
+    username: str | None
+    email: str | None
+    claims: Mapping[str, Any]
+
+    def __repr__(self) -> str:
+        return f"AccessTokenClaims(issuer={self.issuer!r}, subject={self.subject!r}, client_id={self.client_id!r}, ...)"
 
     @classmethod
     def parse(
@@ -58,7 +59,7 @@ class AccessTokenClaims:
         recipients = _audience(payload)
         # A string is a collection too, of its letters, and `in` would find every part of it (PyJWT CVE-2024-53861).
         ours = (audience,) if isinstance(audience, str) else audience
-        if ours and not any(recipient in ours for recipient in recipients):
+        if ours and frozenset(recipients).isdisjoint(ours):
             raise InvalidClaim("aud", "not for us")
         claims = cls(
             issuer=issuer,
@@ -69,10 +70,10 @@ class AccessTokenClaims:
             issued_at=time_claim(payload, "iat"),
             expires_at=time_claim(payload, "exp"),
             scope=_scope(payload),
-            session_id=_optional_text(payload, "sid"),
+            session_id=text_claim(payload, "sid") if "sid" in payload else None,
             auth_time=time_claim(payload, "auth_time") if "auth_time" in payload else None,
-            username=_optional_text(payload, "preferred_username"),
-            email=_optional_text(payload, "email"),
+            username=text_claim(payload, "preferred_username") if "preferred_username" in payload else None,
+            email=text_claim(payload, "email") if "email" in payload else None,
             claims=MappingProxyType(payload),
         )
         not_before = time_claim(payload, "nbf") if "nbf" in payload else claims.issued_at
@@ -96,15 +97,11 @@ def text_claim(payload: dict[str, Any], name: str) -> str:
 def time_claim(payload: dict[str, Any], name: str) -> float:
     """The NumericDate claim `name` (RFC 7519 §2), in seconds since the epoch. Raises InvalidClaim."""
     value = payload.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if type(value) is not int and type(value) is not float:  # isinstance would take True for a number
         raise InvalidClaim(name, "missing or not a number")
     if not 0 <= value <= _LATEST:
         raise InvalidClaim(name, "out of range")
     return value
-
-
-def _optional_text(payload: dict[str, Any], name: str) -> str | None:
-    return text_claim(payload, name) if name in payload else None
 
 
 def _checked_text(value: str, name: str) -> str:
@@ -131,4 +128,4 @@ def _scope(payload: dict[str, Any]) -> frozenset[str]:
     value = payload.get("scope", "")
     if not isinstance(value, str) or len(value) > 4096 or (not value.isascii() and _SURROGATE.search(value)):
         raise InvalidClaim("scope", "not a string of scopes")
-    return frozenset(value.split(" ")) - {""}
+    return frozenset(filter(None, value.split(" ")))

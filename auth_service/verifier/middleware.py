@@ -32,7 +32,10 @@ class BearerMiddleware:
         verifier = self._verifier
         try:
             access_token = presented_access_token(scope)
-            verified = None if access_token is None else await verifier.authenticate(access_token)
+            if access_token is None:
+                verified = None
+            else:
+                verified = verifier.authenticate_at_once(access_token) or await verifier.authenticate(access_token)
         except VerifierError as refusal:
             await answer(challenge(refusal, realm=verifier.realm), scope, receive, send)
             return

@@ -35,20 +35,26 @@ def requires(*scopes: str | Collection[str], max_staleness: float | None = None)
             @functools.wraps(endpoint)
             async def guarded(*args: Any, **kwargs: Any) -> Any:
                 connection = _connection(args, kwargs)
-                refused = _refused(connection, needed, max_staleness)
-                if refused is None:
-                    return await endpoint(*args, **kwargs)
-                if isinstance(connection, WebSocket):
-                    # Through the WebSocket, which keeps account of what has been sent.
-                    return await answer(refused, connection.scope, connection.receive, connection.send)
-                return refused.response()
+                try:
+                    authorized(connection, needed, max_staleness=max_staleness)
+                except VerifierError as refusal:
+                    refused = _challenge(refusal, connection)
+                    if isinstance(connection, WebSocket):
+                        # Through the WebSocket, which keeps account of what has been sent.
+                        return await answer(refused, connection.scope, connection.receive, connection.send)
+                    return refused.response()
+                return await endpoint(*args, **kwargs)
 
             return cast(Endpoint, guarded)
 
         @functools.wraps(endpoint)
         def guarded_in_thread(*args: Any, **kwargs: Any) -> Any:
-            refused = _refused(_connection(args, kwargs), needed, max_staleness)
-            return endpoint(*args, **kwargs) if refused is None else refused.response()
+            connection = _connection(args, kwargs)
+            try:
+                authorized(connection, needed, max_staleness=max_staleness)
+            except VerifierError as refusal:
+                return _challenge(refusal, connection).response()
+            return endpoint(*args, **kwargs)
 
         return cast(Endpoint, guarded_in_thread)
 
@@ -75,17 +81,14 @@ def authorized(
     return credentials
 
 
-def _refused(connection: HTTPConnection, scopes: tuple[str, ...], max_staleness: float | None) -> Challenge | None:
-    try:
-        authorized(connection, scopes, max_staleness=max_staleness)
-    except VerifierError as refusal:
-        return challenge(refusal, realm=connection.scope["auth"].verifier.realm)
-    return None
+def _challenge(refusal: VerifierError, connection: HTTPConnection) -> Challenge:
+    return challenge(refusal, realm=connection.scope["auth"].verifier.realm)
 
 
 def _connection(args: tuple[Any, ...], kwargs: dict[str, Any]) -> HTTPConnection:
+    if args and type(args[0]) is Request:
+        return cast(HTTPConnection, args[0])  # nearly always
     for value in (*args, *kwargs.values()):
-        # Asked first because it is nearly always so, and HTTPConnection is an abstract class: asking that takes longer.
-        if type(value) is Request or isinstance(value, HTTPConnection):
-            return cast(HTTPConnection, value)
+        if isinstance(value, HTTPConnection):
+            return value
     raise TypeError("an endpoint that requires() decorates must take the Request or the WebSocket")

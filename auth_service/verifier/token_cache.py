@@ -9,7 +9,7 @@ from auth_service.verifier.claims import AccessTokenClaims
 from auth_service.verifier.revocations import Name
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class VerifiedToken:
     """A token whose signature and claims were found good: with which key, and under which names it may be revoked."""
 
@@ -54,6 +54,6 @@ class TokenCache:
         self._older.pop(digest, None)
 
 
-def digest(access_token: str) -> bytes:
+def digest(access_token: bytes) -> bytes:
     """The key of a token in the cache."""
-    return hashlib.sha256(access_token.encode("utf-8", "surrogatepass")).digest()
+    return hashlib.sha256(access_token).digest()

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Self
 
 import httpx2
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from auth_service.verifier.claims import ACCESS_TOKEN_TYPES, MAX_LEEWAY, AccessTokenClaims
 from auth_service.verifier.clock import Clock, SystemClock
@@ -126,41 +127,31 @@ class Verifier:
         """
         return (await self.authenticate(access_token)).claims
 
-    async def authenticate(self, access_token: str) -> VerifiedToken:
-        """As `verify`, with what `watch` needs."""
-        if self._running is None or self._running.loop is not asyncio.get_running_loop():
+    async def authenticate(self, access_token: str | bytes) -> VerifiedToken:
+        """As `verify`, with what `watch` needs. Bytes are a token as it was sent."""
+        if isinstance(access_token, str):
+            # One character more than may be is enough to refuse it.
+            access_token = access_token[: MAX_LENGTH + 1].encode("utf-8", "surrogatepass")
+        verified = self.authenticate_at_once(access_token)
+        if verified is None:
             await self._start()
-        try:
-            if len(access_token) > MAX_LENGTH:
-                raise MalformedToken("too long")  # before it is hashed
-            key_of_cache = digest(access_token)
-            verified = self._cache.get(key_of_cache)
-            # A key that has left the JWKS takes its tokens with it.
-            if verified is not None and self._keys.current(verified.kid) is verified.key:
-                self._cache_hits += 1
-                if verified.claims.expires_at + self._leeway <= self._clock.time():
-                    self._cache.drop(key_of_cache)
-                    raise ExpiredToken("exp has passed")
-            else:
-                verified = await self._verified_anew(access_token)
-                self._cache.put(key_of_cache, verified)
-            if self.revocations.holds(verified.names):
-                raise RevokedToken("it has been revoked")
-            if self._max_staleness is not None:
-                self.require_fresh(self._max_staleness)
-        except VerifierError as exc:
-            self._metrics.verifications[_result(exc)].inc()
-            # Who was refused, and why, is for whoever runs this service; the answer tells neither.
-            _log.debug("refused, %s: %s", type(exc).__name__, exc)
-            raise
-        self._valid += 1
+            verified = self._judged(access_token) or await self._judged_by_fetched_key(access_token)
         return verified
+
+    def authenticate_at_once(self, access_token: bytes) -> VerifiedToken | None:
+        """As `authenticate`, and None where something must be waited for: its key, or that the verifier has started.
+
+        Nearly every token can be judged without waiting, and then needs no coroutine.
+        """
+        running = self._running
+        if running is None or running.loop is not asyncio.get_running_loop():
+            return None
+        return self._judged(access_token)
 
     def require_fresh(self, max_staleness: float) -> None:
         """Raises RevocationsUnavailable if what is revoked was last known longer ago than `max_staleness` seconds."""
         if not self._feed.is_known_within(max_staleness):
-            since = "yet" if self._feed.age is None else "for too long"
-            raise RevocationsUnavailable(f"the revocation feed has not been heard {since}")
+            raise self._not_heard()
 
     def watch(self, verified: VerifiedToken, end: Callable[[], None]) -> Callable[[], None]:
         """Call `end` once, in the running event loop, when the token is revoked or expires.
@@ -235,13 +226,63 @@ class Verifier:
         async with self:
             yield
 
-    async def _verified_anew(self, access_token: str) -> VerifiedToken:
+    def _judged(self, access_token: bytes, fetched_key: RSAPublicKey | None = None) -> VerifiedToken | None:
+        """The token, found good by what is known here; None where its key is neither held nor given."""
+        try:
+            if len(access_token) > MAX_LENGTH:
+                raise MalformedToken("too long")  # before it is hashed
+            key_of_cache = digest(access_token)
+            verified = self._cache.get(key_of_cache)
+            # A key that has left the JWKS takes its tokens with it.
+            if verified is not None and self._keys.current(verified.kid) is verified.key:
+                self._cache_hits += 1
+                if verified.claims.expires_at + self._leeway <= self._clock.time():
+                    self._cache.drop(key_of_cache)
+                    raise ExpiredToken("exp has passed")
+            else:
+                verified = self._verified_anew(access_token, fetched_key)
+                if verified is None:
+                    return None
+                self._cache.put(key_of_cache, verified)
+            if self.revocations.holds(verified.names):
+                raise RevokedToken("it has been revoked")
+            if self._max_staleness is not None and not self._feed.is_known_within(self._max_staleness):
+                raise self._not_heard()
+        except VerifierError as exc:
+            self._refused(exc)
+            raise
+        self._valid += 1
+        return verified
+
+    async def _judged_by_fetched_key(self, access_token: bytes) -> VerifiedToken:
+        try:
+            key = await self._keys.key(CompactJWS.parse(access_token, types=ACCESS_TOKEN_TYPES).kid)
+        except VerifierError as exc:
+            self._refused(exc)
+            raise
+        # By the key that was answered: it may have been revoked since, and then the token is judged to be so too.
+        verified = self._judged(access_token, key)
+        assert verified is not None
+        return verified
+
+    def _verified_anew(self, access_token: bytes, fetched_key: RSAPublicKey | None) -> VerifiedToken | None:
         jws = CompactJWS.parse(access_token, types=ACCESS_TOKEN_TYPES)
-        key = self._keys.current(jws.kid) or await self._keys.key(jws.kid)
+        key = self._keys.current(jws.kid) or fetched_key
+        if key is None:
+            return None
         claims = AccessTokenClaims.parse(
             jws.payload(key), issuer=self.issuer, audience=self.audience, now=self._clock.time(), leeway=self._leeway
         )
         return VerifiedToken(claims, jws.kid, key, watched_names(claims, jws.kid))
+
+    def _not_heard(self) -> RevocationsUnavailable:
+        since = "yet" if self._feed.age is None else "for too long"
+        return RevocationsUnavailable(f"the revocation feed has not been heard {since}")
+
+    def _refused(self, refusal: VerifierError) -> None:
+        self._metrics.verifications[_result(refusal)].inc()
+        # Who was refused, and why, is for whoever runs this service; the answer tells neither.
+        _log.debug("refused, %s: %s", type(refusal).__name__, refusal)
 
     async def _start(self) -> None:
         """Run in this event loop from now on. Whoever comes meanwhile waits for the same start."""

@@ -1,9 +1,10 @@
 """What verifying costs a downstream service: CPU of one GET without a check, with a known token, with an unseen one.
 
-Three servers with the same route, one worker each, pinned to one core where the system can; the client to the others.
-The rounds are short and interleaved, so that all three see the same machine; its slow moments last longer than a round.
-The servers are started anew several times: how a process happens to lie in memory makes it slower or faster for as long
-as it lives. A ratio is of all that three servers of one start have cost, and the median of the starts.
+Three servers with the same route, asked with the same requests. They share one process, pinned to one core where the
+system can, the client to the others: how a process happens to lie in memory makes it slower or faster for as long as it
+lives, and here that is the same for all three. Each is asked while the others have nothing to do. The rounds are short
+and interleaved, so that all three see the same machine; its slow moments last longer than a round. The process is
+started anew several times. A ratio is of all that the servers of one start have cost, and the median of the starts.
 """
 
 import asyncio
@@ -45,26 +46,37 @@ async def _hello(_request: Request) -> Response:
     return JSONResponse({"hello": "world"})
 
 
-def serve(kind: str, port: int) -> None:
-    """One server; prints the tokens that it takes."""
-    issuer = FakeIssuer(audience="bench")
+def _app(kind: str, issuer: FakeIssuer) -> Starlette:
     if kind == "plain":
-        app = Starlette(routes=[Route("/hello", _hello)])
-    else:
-        verifier = issuer.verifier(cache_size=_CACHE_SIZE[kind], clock=SystemClock())
-        app = Starlette(
-            routes=[Route("/hello", requires("hello:read")(_hello))],
-            lifespan=verifier.lifespan,
-            middleware=[Middleware(BearerMiddleware, verifier=verifier)],
-        )
+        return Starlette(routes=[Route("/hello", _hello)])
+    verifier = issuer.verifier(cache_size=_CACHE_SIZE[kind], clock=SystemClock())
+    return Starlette(
+        routes=[Route("/hello", requires("hello:read")(_hello))],
+        lifespan=verifier.lifespan,
+        middleware=[Middleware(BearerMiddleware, verifier=verifier)],
+    )
+
+
+async def serve(ports: Sequence[int]) -> None:
+    """One server of each kind; prints the tokens that they take."""
+    issuer = FakeIssuer(audience="bench")
     for number in range(_TOKENS):
         print(issuer.token(sub=f"user-{number}", sid=f"session-{number}", scope="hello:read profile", username="ada"))
     sys.stdout.flush()
     # Connections wait while the other servers have their rounds.
     idle = 120  # seconds
-    uvicorn.run(
-        app, port=port, log_level="error", access_log=False, loop="uvloop", http="httptools", timeout_keep_alive=idle
-    )
+    configs = [
+        uvicorn.Config(
+            _app(kind, issuer),
+            port=port,
+            log_level="error",
+            access_log=False,
+            http="httptools",
+            timeout_keep_alive=idle,
+        )
+        for kind, port in zip(_KINDS, ports, strict=True)
+    ]
+    await asyncio.gather(*(uvicorn.Server(config).serve() for config in configs))
 
 
 class _Caller(asyncio.Protocol):
@@ -103,43 +115,20 @@ class _Caller(asyncio.Protocol):
         await self._done
 
 
-class _Served:
-    """A server that runs, and what it has cost so far."""
+class _Servers:
+    """The process of the three servers, and what it has cost so far."""
 
-    def __init__(self, kind: str, core: set[int] | None) -> None:
-        self.kind = kind
-        self.port = free_port()
-        command = [sys.executable, "-m", "tests.benchmarks.verified_get", kind, str(self.port)]
+    def __init__(self, core: set[int] | None) -> None:
+        self.ports = [free_port() for _ in _KINDS]
+        command = [sys.executable, "-m", "tests.benchmarks.verified_get", *map(str, self.ports)]
         self._popen = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self._popen.stdout is not None
-        self._tokens = [self._popen.stdout.readline().strip() for _ in range(_TOKENS)]
+        self.tokens = [self._popen.stdout.readline().strip() for _ in range(_TOKENS)]
         if core:
             os.sched_setaffinity(self._popen.pid, core)
         self._process = psutil.Process(self._popen.pid)
-        self._callers: list[_Caller] = []
 
-    async def connect(self) -> None:
-        deadline = time.monotonic() + 10
-        while not accepts_connections(self.port):
-            assert time.monotonic() < deadline, "did not start"
-            await asyncio.sleep(0.02)
-        loop = asyncio.get_running_loop()
-        requests = [
-            b"GET /hello HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer %b\r\n\r\n" % token.encode()
-            for token in self._tokens
-        ]
-        for number in range(_CONNECTIONS):
-            caller = _Caller(requests[number::_CONNECTIONS])
-            await loop.create_connection(lambda caller=caller: caller, "127.0.0.1", self.port)  # type: ignore[misc]
-            self._callers.append(caller)
-
-    async def cost(self) -> float:
-        """CPU microseconds of one request."""
-        before = self._cpu_seconds()
-        await asyncio.gather(*(caller.call(_REQUESTS // _CONNECTIONS) for caller in self._callers))
-        return (self._cpu_seconds() - before) / _REQUESTS * 1e6
-
-    def _cpu_seconds(self) -> float:
+    def cpu_seconds(self) -> float:
         # Where the kernel tells the time of each thread to the nanosecond; the usual figures are samples at its ticks.
         threads = [task / "schedstat" for task in Path(f"/proc/{self._process.pid}/task").glob("*")]
         if threads and all(thread.exists() for thread in threads):
@@ -152,12 +141,43 @@ class _Served:
         self._popen.communicate(timeout=10)
 
 
-async def measure(servers: Sequence[_Served]) -> list[float]:
-    """What one request cost, for each server."""
-    for server in servers:
-        await server.connect()
-        await server.cost()  # warm
-    rounds = [[await server.cost() for server in servers] for _ in range(_ROUNDS)]
+class _Client:
+    """Keeps one of the servers busy."""
+
+    def __init__(self, servers: _Servers, port: int) -> None:
+        self._servers = servers
+        self._port = port
+        self._callers: list[_Caller] = []
+
+    async def connect(self) -> None:
+        deadline = time.monotonic() + 10
+        while not accepts_connections(self._port):
+            assert time.monotonic() < deadline, "did not start"
+            await asyncio.sleep(0.02)
+        loop = asyncio.get_running_loop()
+        requests = [
+            b"GET /hello HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer %b\r\n\r\n" % token.encode()
+            for token in self._servers.tokens
+        ]
+        for number in range(_CONNECTIONS):
+            caller = _Caller(requests[number::_CONNECTIONS])
+            await loop.create_connection(lambda caller=caller: caller, "127.0.0.1", self._port)  # type: ignore[misc]
+            self._callers.append(caller)
+
+    async def cost(self) -> float:
+        """CPU microseconds of one request."""
+        before = self._servers.cpu_seconds()
+        await asyncio.gather(*(caller.call(_REQUESTS // _CONNECTIONS) for caller in self._callers))
+        return (self._servers.cpu_seconds() - before) / _REQUESTS * 1e6
+
+
+async def measure(servers: _Servers) -> list[float]:
+    """What one request cost, for each kind."""
+    clients = [_Client(servers, port) for port in servers.ports]
+    for client in clients:
+        await client.connect()
+        await client.cost()  # warm
+    rounds = [[await client.cost() for client in clients] for _ in range(_ROUNDS)]
     return [statistics.fmean(column) for column in zip(*rounds, strict=True)]
 
 
@@ -167,17 +187,16 @@ def main() -> None:
     if pinned:
         os.sched_setaffinity(0, set(cores[1:]))
     print(
-        f"verified GET, one worker started {_GENERATIONS} times, {_ROUNDS} rounds of {_REQUESTS} requests,"
+        f"verified GET, one process started {_GENERATIONS} times, {_ROUNDS} rounds of {_REQUESTS} requests,"
         f" {_CONNECTIONS} connections"
     )
     costs: list[list[float]] = []
     for _ in range(_GENERATIONS):
-        servers = [_Served(kind, {cores[0]} if pinned else None) for kind in _KINDS]
+        servers = _Servers({cores[0]} if pinned else None)
         try:
             costs.append(uvloop.run(measure(servers)))
         finally:
-            for server in servers:
-                server.stop()
+            servers.stop()
     for number, kind in enumerate(_KINDS):
         median = statistics.median(cost[number] for cost in costs)
         ratio = statistics.median(cost[number] / cost[0] for cost in costs)
@@ -185,7 +204,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 3:
-        serve(sys.argv[1], int(sys.argv[2]))
+    if len(sys.argv) > 1:
+        uvloop.run(serve([int(port) for port in sys.argv[1:]]))
     else:
         main()

@@ -260,9 +260,8 @@ class Forger:
             for suffix in ("=", "==", "A", "AA", "AAA", "AAAA", "\0", "\n", " ", "\t", "%3D", "+", "/", "é", "\u00a0"):
                 segments = [head, body, signature]
                 segments[index] = segment + suffix
-                # Where the claims are still base64url the signature, read first, is no longer theirs; where the
-                # signature is, it is not that of the key.
-                spelt = suffix.startswith("A") and (index == 1 or (index == 2 and len(segment + suffix) % 4 != 1))
+                # Where claims and signature are still base64url, the one does not belong to the other any more.
+                spelt = suffix.startswith("A") and index > 0 and len(segment + suffix) % 4 != 1
                 error = BadSignature if spelt else MalformedToken
                 yield Forgery(f"segment {index} with {suffix!r}", ".".join(segments), error)
         for character in _same_byte(token[-1], unused_bits=4):  # 256 bytes leave four
@@ -276,6 +275,12 @@ class Forger:
                     signed = f"{start}.{middle[:-1]}{character}"
                     forged = f"{signed}.{base64url(self.sign(signed.encode()))}"
                     yield Forgery(f"claims ending in {character}", forged)
+        for filling, character, other in (("~" * 5, "-", "+"), ("?" * 5, "_", "/")):
+            start, middle, _ = compact(self.header, {**self.claims, "filling": filling}, self.sign).split(".")
+            assert character in middle
+            # The other alphabet of RFC 4648; signed as it stands here, too.
+            signed = f"{start}.{middle.replace(character, other)}"
+            yield Forgery(f"claims with {other}", f"{signed}.{base64url(self.sign(signed.encode()))}")
         for separator in ("\n", "\r\n", " ", "\0", "\u2028", "\ufeff"):
             yield Forgery(f"{separator!r} before", f"{separator}{token}")
             yield Forgery(f"{separator!r} behind", f"{token}{separator}")

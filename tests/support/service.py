@@ -13,6 +13,7 @@ from auth_service.app import create_app
 from auth_service.application import Application
 from auth_service.settings import Settings
 from auth_service.stores.clock import Clock
+from auth_service.stores.rate_limits import PREFIX
 
 PASSWORD = "correct horse battery staple"
 WINDOW = 30
@@ -52,9 +53,9 @@ class Service:
         )
         self._users = 0
 
-    def client(self, **options: Any) -> httpx2.AsyncClient:
+    def client(self, *, address: str = "127.0.0.1", **options: Any) -> httpx2.AsyncClient:
         """A new client of the public port, with a cookie jar of its own."""
-        transport = httpx2.ASGITransport(app=self.app.public, raise_app_exceptions=False)
+        transport = httpx2.ASGITransport(app=self.app.public, raise_app_exceptions=False, client=(address, 123))
         return httpx2.AsyncClient(transport=transport, base_url=self.settings.issuer, **options)
 
     def advance(self, *, seconds: float) -> None:
@@ -98,6 +99,11 @@ class Service:
 
     async def sql(self, statement: str, *values: object) -> list[Any]:
         return list(await self.app.parts.database.rows(statement, *values))
+
+    async def forget_attempts(self) -> None:
+        """As if the time had passed for which attempts are remembered."""
+        async for key in self.redis.scan_iter(f"{PREFIX}:*"):
+            await self.redis.delete(key)
 
     async def flush_checkpoints(self) -> None:
         await self.app.parts.checkpoints.flush()

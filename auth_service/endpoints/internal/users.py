@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from auth_service.accounts.account import Change
-from auth_service.accounts.password_rules import require_strong
+from auth_service.accounts.password_rules import PasswordRules
 from auth_service.accounts.passwords import PasswordHasher
 from auth_service.accounts.users import Users
 from auth_service.endpoints.account_names import given_names, required_names
@@ -27,12 +27,12 @@ class UserAdministration:
     """Listing, adding, changing and deleting accounts."""
 
     def __init__(
-        self, *, users: Users, passwords: PasswordHasher, admin: AdminAuthentication, password_min_length: int
+        self, *, users: Users, passwords: PasswordHasher, password_rules: PasswordRules, admin: AdminAuthentication
     ) -> None:
         self._users = users
         self._passwords = passwords
         self._admin = admin
-        self._password_min_length = password_min_length
+        self._password_rules = password_rules
 
     def operations(self) -> Iterable[Operation]:
         yield admin_operation(
@@ -99,7 +99,7 @@ class UserAdministration:
         admin = await self._admin.authenticate(request)
         body = await parse_body(request, schemas.NewUser)
         username, email = required_names(body.username, body.email)
-        self._require_strong(body.password, username=username.text, email=email.text)
+        await self._password_rules.require(body.password, username=username.text, email=email.text)
         account = await self._users.add(
             username=username,
             email=email,
@@ -127,7 +127,7 @@ class UserAdministration:
             raise OwnAccount()
         password_hash = None
         if body.password is not None:
-            self._require_strong(
+            await self._password_rules.require(
                 body.password,
                 username=username.text if username else account.username,
                 email=email.text if email else account.email,
@@ -144,6 +144,3 @@ class UserAdministration:
             raise OwnAccount()
         await self._users.delete(user_id, by=admin.actor)
         return Response(status_code=204)
-
-    def _require_strong(self, password: str, *, username: str, email: str) -> None:
-        require_strong(password, min_length=self._password_min_length, username=username, email=email)

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from starlette.requests import Request
 from starlette.responses import Response
 
-from auth_service.accounts.password_rules import require_strong
+from auth_service.accounts.password_rules import PasswordRules
 from auth_service.accounts.users import Users
 from auth_service.endpoints import schemas
 from auth_service.endpoints.account_names import given_names
@@ -20,10 +20,10 @@ from auth_service.errors import InvalidRequest
 class AccountEndpoints:
     """Reading and changing the account that bears the access token."""
 
-    def __init__(self, *, users: Users, bearer: BearerAuthentication, password_min_length: int) -> None:
+    def __init__(self, *, users: Users, bearer: BearerAuthentication, password_rules: PasswordRules) -> None:
         self._users = users
         self._bearer = bearer
-        self._password_min_length = password_min_length
+        self._password_rules = password_rules
 
     def operations(self) -> Iterable[Operation]:
         yield Operation(
@@ -45,7 +45,7 @@ class AccountEndpoints:
             "Change one's user name or e-mail address",
             "Accounts",
             {200: Answer("The user as changed.", schemas.User)},
-            problems=(401, 409),
+            problems=(401, 409, 429),
             body=schemas.AccountChange,
             credentials=("bearer",),
             anonymous=False,
@@ -58,7 +58,7 @@ class AccountEndpoints:
             "Change one's password and end every other session",
             "Accounts",
             {204: Answer("The password is changed.")},
-            problems=(401, 422),
+            problems=(401, 422, 429),
             body=schemas.PasswordChange,
             credentials=("bearer",),
             anonymous=False,
@@ -73,31 +73,28 @@ class AccountEndpoints:
         body = await parse_body(request, schemas.AccountChange)
         bearer = await self._bearer.authenticate(request)
         username, email = given_names(body.username, body.email)
+        by = user_actor(bearer.subject.id, request)
         verified_hash = None
         if email is not None:
             if body.current_password is None:
                 raise InvalidRequest(
                     "A new e-mail address needs the current password.", fields=(("current_password", "is required"),)
                 )
-            verified_hash = await self._users.require_password(bearer.subject.id, body.current_password)
+            verified_hash = await self._users.require_password(bearer.subject.id, body.current_password, by=by)
         changed = await self._users.rename(
             bearer.subject.id,
             username=username,
             email=email,
             verified_hash=verified_hash,
-            by=user_actor(bearer.subject.id, request),
+            by=by,
         )
         return json_response(schemas.User.of(changed))
 
     async def change_password(self, request: Request) -> Response:
         body = await parse_body(request, schemas.PasswordChange)
         bearer = await self._bearer.authenticate(request)
-        require_strong(
-            body.new_password,
-            min_length=self._password_min_length,
-            username=bearer.subject.username,
-            email=bearer.subject.email,
-            field="new_password",
+        await self._password_rules.require(
+            body.new_password, username=bearer.subject.username, email=bearer.subject.email, field="new_password"
         )
         await self._users.change_password(
             bearer.subject.id,

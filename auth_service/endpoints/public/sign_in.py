@@ -35,7 +35,7 @@ class SignInEndpoints:
             "Make an account and sign in",
             "Accounts",
             {201: tokens},
-            problems=(403, 409, 422),
+            problems=(403, 409, 422, 429),
             body=schemas.Registration,
             slash_too=True,
         )
@@ -46,7 +46,7 @@ class SignInEndpoints:
             "Sign in with a password",
             "Sessions",
             {200: tokens},
-            problems=(401, 403),
+            problems=(401, 403, 429),
             body=schemas.Login,
             slash_too=True,
         )

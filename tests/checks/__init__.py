@@ -1,0 +1,1 @@
+"""Checks of the supply chain, for `make check`."""

@@ -1,0 +1,425 @@
+"""Throttles: who is held back, from what and until when; and who never is."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+
+import httpx2
+import pytest
+from prometheus_client import REGISTRY
+
+from auth_service.accounts.address_buckets import bucket_key
+from auth_service.accounts.throttle import LOGIN
+from auth_service.audit import OPERATOR
+from auth_service.settings import Settings
+from auth_service.stores.rate_limits import PREFIX
+from tests.support.admin import events
+from tests.support.service import PASSWORD, Service, SignedIn, Start, problem, running_service
+from tests.support.stores import Stores, stopped
+
+_HELD_BACK = (429, "too_many_attempts")
+_REFUSED = (401, "invalid_credentials")
+_HERE, _ELSEWHERE = "203.0.113.7", "198.51.100.9"
+
+
+class _Caller:
+    """Somebody at an address."""
+
+    def __init__(self, service: Service, address: str) -> None:
+        self.http = service.client(address=address)
+
+    async def login(self, password: str = PASSWORD, **name: str) -> httpx2.Response:
+        return await self.http.post("/user/login", json={**name, "password": password})
+
+    async def fail(self, count: int, **name: str) -> list[tuple[int, str]]:
+        """What so many wrong passwords are answered, one after the other."""
+        return [problem(await self.login("a wrong password", **name)) for _ in range(count)]
+
+    async def register(self, username: str, email: str = "") -> httpx2.Response:
+        body = {"username": username, "email": email or f"{username}@example.com", "password": PASSWORD}
+        return await self.http.post("/user/register", json=body)
+
+
+async def _pass_time(service: Service, *, seconds: int) -> None:
+    """What Redis would have forgotten by then is gone; the rest has so much less to live."""
+    async for key in service.redis.scan_iter(f"{PREFIX}:*"):
+        left = await service.redis.pttl(key) - seconds * 1000
+        await (service.redis.pexpire(key, left) if left > 0 else service.redis.delete(key))
+
+
+def _retry_after(answer: httpx2.Response) -> int:
+    assert problem(answer) == _HELD_BACK
+    return int(answer.headers["retry-after"])
+
+
+def _count(name: str, **labels: str) -> float:
+    return REGISTRY.get_sample_value(name, labels) or 0.0
+
+
+# Login.
+
+
+async def test_five_failures_hold_an_address_back_from_an_account_and_from_no_other(service: Service) -> None:
+    ada, other = await service.register(), await service.register()
+    caller = _Caller(service, _HERE)
+    assert await caller.fail(6, email=ada.email) == [*[_REFUSED] * 5, _HELD_BACK]
+    assert problem(await caller.login(email=ada.email)) == _HELD_BACK, "the right password too"
+    assert (await caller.login(email=other.email)).status_code == 200
+    assert (await _Caller(service, _ELSEWHERE).login(email=ada.email)).status_code == 200
+
+
+async def test_who_waits_as_long_as_they_are_told_is_let_in(service: Service) -> None:
+    ada = await service.register()
+    caller = _Caller(service, _HERE)
+    await caller.fail(5, email=ada.email)
+    wait = _retry_after(await caller.login(email=ada.email))
+    assert 55 <= wait <= 61
+    await _pass_time(service, seconds=wait - 5)
+    assert problem(await caller.login(email=ada.email)) == _HELD_BACK
+    await _pass_time(service, seconds=5)
+    assert (await caller.login(email=ada.email)).status_code == 200
+
+
+async def test_they_are_told_to_wait_for_the_longest_window_that_is_full(service: Service) -> None:
+    caller = _Caller(service, _HERE)
+    for _ in range(4):
+        await _pass_time(service, seconds=61)
+        assert await caller.fail(5, email="nobody@example.com") == [_REFUSED] * 5
+    assert 3000 < _retry_after(await caller.login(email="nobody@example.com")) <= 3601
+
+
+async def test_being_held_back_says_nothing_of_whether_there_is_such_an_account(service: Service) -> None:
+    ada, disabled = await service.register(), await service.register()
+    users = service.app.parts.users
+    await users.disable((await users.locate(disabled.username)).id, by=OPERATOR)
+    seen = set()
+    for email, password in ((ada.email, "wrong"), (disabled.email, PASSWORD), ("nobody@example.com", PASSWORD)):
+        answers = [await _Caller(service, _HERE).login(password, email=email) for _ in range(7)]
+        for answer in answers:
+            del answer.headers["x-request-id"]
+            if "retry-after" in answer.headers:
+                assert _retry_after(answer) in range(50, 62)
+                answer.headers["retry-after"] = "a minute"
+        seen.add(tuple((answer.status_code, answer.text, frozenset(answer.headers.items())) for answer in answers))
+    assert len(seen) == 1
+
+
+async def test_64_guesses_at_once_on_two_processes_are_no_more_than_one_by_one(service: Service, start: Start) -> None:
+    ada = await service.register()
+    services = [service, await start()]
+    answers = await asyncio.gather(
+        *(_Caller(services[number % 2], _HERE).login("wrong", email=ada.email) for number in range(64))
+    )
+    assert sorted(problem(answer) for answer in answers) == [*[_REFUSED] * 5, *[_HELD_BACK] * 59]
+    assert len(await events(service, "user.login_failed")) == 5, "no more were looked at"
+
+
+async def test_guesses_at_one_account_from_many_addresses_are_limited_together(service: Service) -> None:
+    ada = await service.register()
+    strangers = [_Caller(service, f"198.51.100.{number}") for number in range(12)]
+    answers = [problem(await stranger.login("wrong", email=ada.email)) for stranger in strangers]
+    assert answers == [*[_REFUSED] * 10, *[_HELD_BACK] * 2]
+
+
+@pytest.mark.parametrize(
+    ("home", "same_subscriber"),
+    [(_HERE, _HERE), ("2001:db8:1:2::1", "2001:db8:1:2:ffff:ffff:ffff:ffff")],
+    ids=["IPv4", "IPv6"],
+)
+@pytest.mark.parametrize("bucket", ["account", "everybody"])
+async def test_nobody_is_locked_out_from_elsewhere_where_they_are_signed_in(
+    service: Service, home: str, same_subscriber: str, bucket: str
+) -> None:
+    ada, other = await service.register(), await service.register()
+    assert (await _Caller(service, home).login(email=ada.email)).status_code == 200
+    assert (await _Caller(service, _ELSEWHERE).login(email=other.email)).status_code == 200
+    await _fill(service, bucket, _account_key(bucket, ada))
+    at_home = _Caller(service, same_subscriber)
+    assert problem(await _Caller(service, _ELSEWHERE).login(email=ada.email)) == _HELD_BACK
+    assert (await at_home.login(email=ada.email)).status_code == 200
+    await _fill(service, bucket, _account_key(bucket, ada))
+    assert await at_home.fail(6, email=ada.email) == [*[_REFUSED] * 5, _HELD_BACK], "its own failures still count"
+
+
+@pytest.mark.parametrize("bucket", ["account", "everybody"])
+@pytest.mark.parametrize("ended", ["logged out", "expired", "none", "another's"])
+async def test_where_they_are_not_signed_in_now_is_elsewhere(service: Service, ended: str, bucket: str) -> None:
+    ada, other = await service.register(), await service.register()
+    home = _Caller(service, _HERE)
+    if ended in ("logged out", "expired"):
+        answer = await home.login(email=ada.email)
+        if ended == "logged out":
+            assert (await service.logout(answer.json()["refresh_token"])).status_code == 204
+        else:
+            service.advance(seconds=2_592_001)
+    elif ended == "another's":
+        assert (await home.login(email=other.email)).status_code == 200
+    await _fill(service, bucket, _account_key(bucket, ada))
+    assert problem(await home.login(email=ada.email)) == _HELD_BACK
+
+
+async def _fill(service: Service, bucket: str, key: str, *, left: int = 0) -> None:
+    """As if there had been as many failures in this minute as there may be, less `left`."""
+    [most] = [window.amount for window in getattr(LOGIN, bucket) if window.get_expiry() == 60]
+    await service.redis.set(f"{PREFIX}:login/{bucket}/{key}/{most}/60", most - left, ex=60)
+
+
+def _account_key(bucket: str, user: SignedIn) -> str:
+    return bucket_key(user.email) if bucket == "account" else "all"
+
+
+async def test_guesses_at_many_accounts_from_one_address_are_limited_together(service: Service) -> None:
+    caller = _Caller(service, _HERE)
+    answers = [problem(await caller.login("wrong", username=f"nobody{number}")) for number in range(31)]
+    assert answers == [*[_REFUSED] * 30, _HELD_BACK]
+    assert await _Caller(service, _ELSEWHERE).fail(1, username="nobody") == [_REFUSED]
+
+
+async def test_all_addresses_of_an_ipv6_subscriber_are_one(service: Service) -> None:
+    for number in range(1, 6):
+        assert await _Caller(service, f"2001:db8:1:2::{number:x}").fail(1, username="nobody") == [_REFUSED]
+    assert await _Caller(service, "2001:db8:1:2:ffff:ffff:ffff:ffff").fail(1, username="nobody") == [_HELD_BACK]
+    assert await _Caller(service, "2001:db8:1:3::1").fail(1, username="nobody") == [_REFUSED]
+
+
+async def test_whoever_signs_in_is_forgiven_their_failures(service: Service) -> None:
+    ada = await service.register()
+    caller = _Caller(service, _HERE)
+    for _ in range(7):
+        assert await caller.fail(4, email=ada.email) == [_REFUSED] * 4
+        assert (await caller.login(email=ada.email)).status_code == 200
+
+
+async def test_signing_in_is_no_failure_however_often(service: Service) -> None:
+    ada = await service.register()
+    caller = _Caller(service, _HERE)
+    for _ in range(35):
+        assert (await caller.login(email=ada.email)).status_code == 200
+
+
+async def test_an_own_account_does_not_pay_for_guesses_at_others(service: Service) -> None:
+    mallory = await service.register()
+    caller = _Caller(service, _HERE)
+    await _fill(service, "address", bucket_key(_HERE), left=2)
+    for number in range(2):
+        assert (await caller.login(email=mallory.email)).status_code == 200
+        assert await caller.fail(1, username=f"nobody{number}") == [_REFUSED]
+    assert await caller.fail(1, username="nobody") == [_HELD_BACK]
+    assert problem(await caller.login(email=mallory.email)) == _HELD_BACK
+
+
+async def test_the_two_names_of_an_account_do_not_tell_of_each_other(service: Service) -> None:
+    ada = await service.register()
+    await _Caller(service, _HERE).fail(5, email=ada.email)
+    await _Caller(service, _ELSEWHERE).fail(5, email=ada.email)
+    third = _Caller(service, "192.0.2.3")
+    assert await third.fail(1, email=ada.email) == [_HELD_BACK]
+    assert await third.fail(1, email=ada.email.upper()) == [_HELD_BACK], "however it is spelt"
+    assert await third.fail(1, username=ada.username) == [_REFUSED]
+    per_day = {window.amount for window in LOGIN.account if window.GRANULARITY.name == "day"}
+    assert 2 * max(per_day) <= 100, "NIST SP 800-63B-4 §3.2.2, for both together"
+
+
+async def test_a_made_up_x_forwarded_for_changes_no_bucket(service: Service) -> None:
+    caller = _Caller(service, _HERE)
+    answers = []
+    for number in range(6):
+        caller.http.headers["X-Forwarded-For"] = f"192.0.2.{number}"
+        answers += await caller.fail(1, username="nobody")
+    assert answers == [*[_REFUSED] * 5, _HELD_BACK]
+
+
+async def test_behind_a_trusted_proxy_each_client_has_its_own_bucket(start: Start) -> None:
+    service = await start(trusted_proxies="203.0.113.0/24")
+    proxy = _Caller(service, _HERE)
+    for number in range(6):
+        proxy.http.headers["X-Forwarded-For"] = f"192.0.2.250, 192.0.2.{number}"
+        assert await proxy.fail(1, username="nobody") == [_REFUSED]
+    proxy.http.headers["X-Forwarded-For"] = "192.0.2.5"
+    assert await proxy.fail(5, username="nobody") == [*[_REFUSED] * 4, _HELD_BACK]
+
+
+@pytest.mark.parametrize(("networks", "held_back"), [("", True), ("203.0.113.0/24, 198.51.100.0/24", False)])
+async def test_an_unthrottled_network_has_no_bucket_for_an_address_but_one_for_each_account(
+    start: Start, networks: str, held_back: bool
+) -> None:
+    service = await start(unthrottled_networks=networks)
+    await _fill(service, "address", bucket_key(_HERE))
+    assert await _Caller(service, _HERE).fail(1, username="nobody") == [_HELD_BACK if held_back else _REFUSED]
+    assert (await _Caller(service, _ELSEWHERE).fail(6, username="nobody"))[-1] == _HELD_BACK
+
+
+async def test_a_password_that_finds_the_queue_full_is_503_and_no_failure(service: Service) -> None:
+    ada = await service.register()
+    passwords = service.app.parts.passwords
+    places = 64 * len(os.sched_getaffinity(0))
+    slow = "$pbkdf2-sha256$6000000$c2FsdHNhbHQ$" + "A" * 43  # a second and more to check
+    checks = [asyncio.create_task(passwords.check("wrong", slow)) for _ in range(places)]
+    caller = _Caller(service, _HERE)
+    answers = [
+        await caller.login("wrong", email=email) for email in (ada.email, "nobody@example.com") for _ in range(6)
+    ]
+    assert {problem(answer) for answer in answers} == {(503, "unavailable")}
+    assert not any(check.done() for check in checks)
+    for check in checks:
+        check.cancel()
+    await asyncio.wait(checks)
+    assert await caller.fail(6, email=ada.email) == [*[_REFUSED] * 5, _HELD_BACK]
+
+
+async def test_what_is_held_back_is_counted_and_leaves_no_row(service: Service) -> None:
+    caller = _Caller(service, _HERE)
+    await caller.fail(5, username="nobody")
+    rows = len(await events(service))
+    throttled = _count("auth_throttled_total", operation="login", bucket="pair")
+    logins = _count("auth_logins_total", outcome="throttled")
+    assert await caller.fail(20, username="nobody") == [_HELD_BACK] * 20
+    assert len(await events(service)) == rows
+    assert _count("auth_throttled_total", operation="login", bucket="pair") == throttled + 20
+    assert _count("auth_logins_total", outcome="throttled") == logins + 20
+
+
+async def test_redis_holds_no_name_and_no_address_and_forgets_everything(service: Service) -> None:
+    await _Caller(service, _HERE).fail(6, username="somebody")
+    await _Caller(service, _HERE).register("somebody", "somebody@example.com")
+    await _Caller(service, _HERE).register("somebody", "other@example.com")
+    keys = [key async for key in service.redis.scan_iter("*")]
+    assert len(keys) >= 9
+    for key in keys:
+        assert key.startswith(b"auth:"), key
+        assert 0 < await service.redis.ttl(key) <= 86_400, key
+        members = await service.redis.smembers(key) if await service.redis.type(key) == b"set" else set()
+        for text in (key, *members):
+            assert not any(word in text for word in (b"somebody", b"example.com", _HERE.encode()))
+
+
+# Who is signed in.
+
+
+async def test_whoever_is_signed_in_is_not_held_back_by_failed_logins(service: Service) -> None:
+    ada = await service.register()
+    caller = _Caller(service, _HERE)
+    await _fill(service, "address", bucket_key(_HERE))
+    assert problem(await caller.login(email=ada.email)) == _HELD_BACK
+    http, bearer = caller.http, ada.bearer
+    assert (await http.post("/user/refresh-token", json={"refresh_token": ada.refresh_token})).status_code == 200
+    assert (await http.get("/user/me", headers=bearer)).status_code == 200
+    assert (await http.get("/user/sessions", headers=bearer)).status_code == 200
+    renamed = await http.patch("/user/me", json={"username": "grace"}, headers=bearer)
+    assert renamed.status_code == 200
+    assert (await _change_password(caller, ada, PASSWORD)).status_code == 204
+    assert (await http.post("/user/logout", headers=bearer)).status_code == 204
+
+
+async def _change_password(caller: _Caller, user: SignedIn, current: str) -> httpx2.Response:
+    body = {"current_password": current, "new_password": "another long password"}
+    return await caller.http.post("/user/password", json=body, headers=user.bearer)
+
+
+async def _change_email(caller: _Caller, user: SignedIn, current: str) -> httpx2.Response:
+    body = {"current_password": current, "email": "new@example.com"}
+    return await caller.http.patch("/user/me", json=body, headers=user.bearer)
+
+
+async def test_the_current_password_cannot_be_guessed_with_a_stolen_access_token(service: Service) -> None:
+    ada, other = await service.register(), await service.register()
+    thieves = [_Caller(service, _HERE), _Caller(service, _ELSEWHERE)]
+    answers = [problem(await ask(thief, ada, "wrong")) for thief in thieves for ask in _ASKING for _ in range(3)]
+    assert answers == [*[_REFUSED] * 10, *[_HELD_BACK] * 2]
+    for ask in _ASKING:
+        assert problem(await ask(thieves[0], ada, PASSWORD)) == _HELD_BACK
+    assert (await thieves[0].login(email=ada.email)).status_code == 200, "a login has buckets of its own"
+    assert (await _change_password(thieves[0], other, PASSWORD)).status_code == 204
+
+
+_ASKING = (_change_password, _change_email)
+
+
+async def test_current_passwords_of_many_accounts_cannot_be_guessed_from_one_address(service: Service) -> None:
+    caller = _Caller(service, _HERE)
+    users = [await service.register() for _ in range(4)]
+    answers = [problem(await _change_password(caller, user, "wrong")) for user in users for _ in range(8)]
+    assert answers == [*[_REFUSED] * 30, *[_HELD_BACK] * 2]
+
+
+async def test_a_right_current_password_is_forgiven_the_wrong_ones_before(service: Service) -> None:
+    ada = await service.register()
+    caller = _Caller(service, _HERE)
+    for _ in range(2):
+        assert [problem(await _change_email(caller, ada, "wrong")) for _ in range(9)] == [_REFUSED] * 9
+        assert (await _change_email(caller, ada, PASSWORD)).status_code == 200
+
+
+async def test_while_redis_is_away_current_passwords_are_counted_in_memory(
+    fragile_settings: Callable[..., Settings], fragile: Stores
+) -> None:
+    async with running_service(fragile_settings()) as service:
+        ada = await service.register()
+        caller = _Caller(service, _HERE)
+        before = _count("auth_throttle_fallbacks_total", operation="password_check")
+        async with stopped(fragile.redis, signal.SIGKILL):
+            answers = [problem(await _change_password(caller, ada, "wrong")) for _ in range(11)]
+            assert answers == [*[_REFUSED] * 10, _HELD_BACK]
+            assert _count("auth_throttle_fallbacks_total", operation="password_check") == before + 11
+            assert problem(await caller.login(email=ada.email)) == (503, "unavailable")
+            renamed = await caller.http.patch("/user/me", json={"username": "grace"}, headers=ada.bearer)
+            assert renamed.status_code == 200
+        assert (await _change_password(caller, ada, PASSWORD)).status_code == 204
+
+
+# Names.
+
+
+async def test_an_address_learns_of_twenty_taken_names_and_then_nothing(service: Service) -> None:
+    users = [await service.register() for _ in range(21)]
+    caller = _Caller(service, _HERE)
+    for number, user in enumerate(users[:20]):
+        names = (user.username, "") if number % 2 else (f"new{number}", user.email)
+        assert problem(await caller.register(*names))[0] == 409
+    for taken_or_free in (users[20].username, "brand-new"):
+        assert 3000 < _retry_after(await caller.register(taken_or_free)) <= 3600
+    assert problem(await caller.register("new0", users[0].email)) == (409, "email_taken"), "which is known already"
+    assert problem(await _Caller(service, _ELSEWHERE).register(users[20].username)) == (409, "email_taken")
+    await _pass_time(service, seconds=3600)
+    assert (await caller.register("brand-new")).status_code == 201
+
+
+async def test_64_questions_at_once_are_no_more_than_one_by_one(service: Service) -> None:
+    ada = await service.register()
+    caller = _Caller(service, _HERE)
+    answers = await asyncio.gather(*(caller.register(f"new{number}", ada.email) for number in range(64)))
+    assert sorted(problem(answer) for answer in answers) == [*[(409, "email_taken")] * 20, *[_HELD_BACK] * 44]
+
+
+async def test_names_that_are_free_are_no_questions(service: Service) -> None:
+    caller = _Caller(service, _HERE)
+    for number in range(22):
+        assert (await caller.register(f"new{number}")).status_code == 201
+
+
+async def test_an_address_may_try_a_hundred_registrations_in_a_minute(service: Service) -> None:
+    ada = await service.register()
+    caller = _Caller(service, _HERE)
+    answers = [problem(await caller.register("new", ada.email)) for _ in range(101)]
+    assert answers == [*[(409, "email_taken")] * 100, _HELD_BACK]
+
+
+async def test_renaming_tells_no_more_taken_names_than_registration(service: Service) -> None:
+    ada, other = await service.register(), await service.register()
+    caller = _Caller(service, _HERE)
+
+    async def rename(username: str) -> httpx2.Response:
+        return await caller.http.patch("/user/me", json={"username": username}, headers=ada.bearer)
+
+    for number in range(20):
+        assert (await rename(f"new{number}")).status_code == 200, "which forgives nothing"
+        assert problem(await rename(other.username)) == (409, "username_taken")
+    assert problem(await rename(other.username)) == _HELD_BACK
+    assert problem(await rename("brand-new")) == _HELD_BACK
+
+
+async def test_the_document_declares_that_these_may_be_held_back(service: Service) -> None:
+    paths = (await service.http.get("/openapi.json")).json()["paths"]
+    asked = [("/user/register", "post"), ("/user/login", "post"), ("/user/password", "post"), ("/user/me", "patch")]
+    assert all("429" in paths[path][method]["responses"] for path, method in asked)

@@ -25,6 +25,7 @@ from auth_service.metrics import CONNECTIONS_CUT
 _HEAD = 16_384  # bytes of the request line and all headers
 _FRAMED_BODY = 8 * _BODY  # bytes, with what chunks put around them
 _PATIENCE = 5.0  # seconds for a first byte, for a head from its first byte on, and for a body
+_FAREWELL = 0.5  # seconds for a request that was on its way here when the process began to stop
 _STALL = 5.0  # seconds
 _LEAST = 32_768  # bytes that must go out in that time while there are that many
 _KERNEL_BUFFER = 131_072  # bytes
@@ -79,6 +80,8 @@ class HttpProtocol(HttpToolsProtocol):
         self._has_place = False
         self._deaf = False
         """Whether what comes is not read any more."""
+        self._is_last = False
+        """Whether the next answer is the last of this connection."""
         self._awaited = _Awaited.FIRST_BYTE
         self._timed: _Awaited | None = None
         """What the deadline is for."""
@@ -112,7 +115,17 @@ class HttpProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def shutdown(self) -> None:
-        super().shutdown()
+        """The process stops: end the connection with the answer that is under way, or that is asked for in a moment.
+
+        uvicorn's own would close an idle connection at once, and who is just sending a request on it could not tell
+        whether it was carried out.
+        """
+        self._is_last = True
+        unanswered = self._unanswered()
+        if unanswered is not None:
+            unanswered.keep_alive = False
+        else:
+            self.loop.call_later(_FAREWELL, self._close_if_idle)
         self._do_not_wait_for_a_stuck_reader()
 
     def timeout_keep_alive_handler(self) -> None:
@@ -155,6 +168,8 @@ class HttpProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._check_head()
         super().on_headers_complete()
+        if self._is_last:
+            self.cycle.keep_alive = False
         self._awaited = _Awaited.BODY
         self._body_received = 0
         length = next((value for name, value in self.headers if name == b"content-length"), b"0")
@@ -229,6 +244,10 @@ class HttpProtocol(HttpToolsProtocol):
         if answers:
             self.transport.write(self._refusals.answer(status, request_id))
         self._close()
+
+    def _close_if_idle(self) -> None:
+        if self._awaited in (_Awaited.FIRST_BYTE, _Awaited.NOTHING) and self._unanswered() is None:
+            self._close()
 
     def _close(self) -> None:
         self.transport.close()

@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import cast
 
@@ -89,7 +89,7 @@ def serve(settings: Settings, *, factory: ApplicationFactory = create_app) -> No
         # uvicorn raises the signal again once it has stopped: a stop that was asked for is not a failure.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, _ignore)
-        uvicorn.Server(config).run(sockets)
+        _Server(config).run(sockets)
 
 
 def bind(address: str, setting: str) -> socket.socket:
@@ -105,6 +105,40 @@ def bind(address: str, setting: str) -> socket.socket:
         raise PortBusy(f"cannot listen on {address} ({exc.strerror}): stop what does, or change {setting}") from exc
     bound.set_inheritable(True)
     return bound
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's, which at its end lets in who is already before the door.
+
+    A listening socket that is closed resets the connections that the kernel has taken for it, and whoever has sent a
+    request on one cannot tell whether it was carried out. Who comes after that is refused at once and goes elsewhere.
+    """
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        waiting = [connection for listening in sockets or () for connection in _taken_by_the_kernel(listening)]
+        for server in self.servers:
+            server.close()
+        for connection in waiting:
+            await asyncio.get_running_loop().connect_accepted_socket(self._connection, connection)
+        await super().shutdown(sockets)
+
+    def _connection(self) -> asyncio.Protocol:
+        made: Callable[..., asyncio.Protocol] = self.config.http_protocol_class
+        return made(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+
+
+def _taken_by_the_kernel(listening: socket.socket) -> Iterator[socket.socket]:
+    """The connections that nobody has accepted yet."""
+    listening.setblocking(False)
+    while True:
+        try:
+            connection, _ = listening.accept()
+        except ConnectionAbortedError:
+            continue  # its client has gone again
+        except OSError:  # nearly always: there are no more
+            return
+        connection.setblocking(False)
+        yield connection
 
 
 def _protocol(settings: Settings, *, internal_port: int) -> type[asyncio.Protocol]:

@@ -3,6 +3,7 @@
 import asyncio
 import re
 import signal
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -108,6 +109,47 @@ async def test_a_stop_finishes_what_is_in_flight_and_loses_nothing(
             )
             assert answer.status_code == 200
             assert generation_of(answer.json()["refresh_token"]) == 2
+
+
+@pytest.mark.parametrize("reused", [False, True], ids=["a connection each", "connections kept"])
+async def test_whoever_is_let_in_while_it_stops_is_answered(
+    settings: MakeSettings, tmp_path: Path, reused: bool
+) -> None:
+    """A proxy may send a request elsewhere only if the connection was refused: after that it may have been done."""
+    outcomes = Counter[str]()
+    with served(settings(), tmp_path) as [process]:
+        callers = [asyncio.create_task(_knock(process.port, outcomes, reused=reused)) for _ in range(24)]
+        async with asyncio.timeout(30):
+            while outcomes["answered"] < 500:  # noqa: ASYNC110 — the callers count
+                await asyncio.sleep(0.01)
+            process.send(signal.SIGTERM)
+            await asyncio.gather(*callers)
+    print(dict(outcomes))  # noqa: T201
+    assert outcomes.keys() == {"answered", "refused"}
+
+
+async def _knock(port: int, outcomes: Counter[str], *, reused: bool) -> None:
+    """Ask for something that changes things, again and again, until no connection is to be had."""
+    closing = b"" if reused else b"Connection: close\r\n"
+    request = b"POST /user/logout HTTP/1.1\r\nHost: x\r\n%bContent-Length: 0\r\n\r\n" % closing
+    while True:
+        try:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        except ConnectionError:
+            outcomes["refused"] += 1
+            return
+        try:
+            while True:
+                writer.write(request)
+                head = await reader.readuntil(b"\r\n\r\n")
+                await reader.readexactly(int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0]))
+                outcomes["answered"] += 1
+                if b"connection: close" in head.lower():
+                    break
+        except (ConnectionError, asyncio.IncompleteReadError) as exc:
+            outcomes[type(exc).__name__] += 1
+        finally:
+            writer.close()
 
 
 async def _until_in_flight(process: ServedProcess, workers: int) -> None:

@@ -24,7 +24,7 @@ at most."""
 
 # The time comes with the rows and also where there are none.
 _READ = """
-SELECT t.now, r.kind, r.claim, r.expires_at
+SELECT t.now, r.kind, r.claim, r.expires_at, r.revoked_at
 FROM (SELECT clock_timestamp() AS now) AS t LEFT JOIN revocations AS r ON r.{column} > $1
 """
 _READ_UNEXPIRED = _READ.format(column="expires_at")
@@ -38,10 +38,11 @@ class Reading:
     now: datetime
     _rows: Sequence[Row]
 
-    def batches(self, size: int) -> Iterator[list[Entry]]:
-        """The entries, at most `size` at a time: naming very many at once would hold up the event loop."""
+    def batches(self, size: int) -> Iterator[list[tuple[Entry, datetime]]]:
+        """The entries and since when each is revoked, at most `size` at a time: naming very many at once would hold up
+        the event loop."""
         for start in range(0, len(self._rows), size):
-            yield [_entry(row) for row in self._rows[start : start + size]]
+            yield [(_entry(row), row["revoked_at"]) for row in self._rows[start : start + size]]
 
 
 async def revoke(
@@ -68,7 +69,8 @@ async def revoke(
         now + RETENTION,
         TIME_LIMIT,
     )
-    REVOCATIONS.labels(kind=kind, reason=reason).inc(sum(row["is_new"] for row in written))
+    new = sum(row["is_new"] for row in written)
+    transaction.after_commit(lambda: REVOCATIONS.labels(kind=kind, reason=reason).inc(new))
     if len(written) == len(claims):
         return [_entry(row) for row in written]
     # Whoever wrote the others may have been stopped before it could tell anybody: they are told again.

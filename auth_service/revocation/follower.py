@@ -2,6 +2,7 @@
 lost, never got, or has from a Redis that is no longer the right one. Each is read by a task that nothing ends."""
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
@@ -54,6 +55,7 @@ class Follower:
 
     async def start(self) -> None:
         await self._database.open()
+        self._tell_age()
         self._tasks = [
             asyncio.create_task(_forever(self._follow_journal, source="journal", store="postgresql")),
             asyncio.create_task(_forever(self._follow_stream, source="stream", store="redis")),
@@ -76,8 +78,12 @@ class Follower:
                 await self._read_journal(began)
                 succeeded()
             finally:
-                FEED_AGE.set(self.freshness.age or 0)
+                self._tell_age()
             await asyncio.sleep(began + _INTERVAL - self.freshness.now())
+
+    def _tell_age(self) -> None:
+        age = self.freshness.age
+        FEED_AGE.set(math.inf if age is None else age)
 
     async def _read_journal(self, began: float) -> None:
         """Raises Unavailable, TimeoutError."""

@@ -22,6 +22,8 @@ LOOK_BACK = timedelta(seconds=2 * TIME_LIMIT)
 """How much of what was read before is read again: a row may be dated before its transaction's commit, by `TIME_LIMIT`
 at most."""
 
+_NAMES: dict[Kind, str] = {"s": "session", "j": "access_token", "c": "client", "k": "signing_key"}
+
 # The time comes with the rows and also where there are none.
 _READ = """
 SELECT t.now, r.kind, r.claim, r.expires_at, r.revoked_at
@@ -70,7 +72,7 @@ async def revoke(
         TIME_LIMIT,
     )
     new = sum(row["is_new"] for row in written)
-    transaction.after_commit(lambda: REVOCATIONS.labels(kind=kind, reason=reason).inc(new))
+    transaction.after_commit(lambda: REVOCATIONS.labels(kind=_NAMES[kind], reason=reason).inc(new))
     if len(written) == len(claims):
         return [_entry(row) for row in written]
     # Whoever wrote the others may have been stopped before it could tell anybody: they are told again.

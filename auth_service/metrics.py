@@ -51,6 +51,8 @@ LOGINS = Counter("auth_logins", "Login attempts by outcome.", ["outcome"])
 for _outcome in ("success", "refused", "throttled", "unavailable"):
     LOGINS.labels(_outcome)
 CLIENT_AUTHENTICATIONS = Counter("auth_client_authentications", "Authentications of clients by outcome.", ["outcome"])
+for _outcome in ("success", "refused"):
+    CLIENT_AUTHENTICATIONS.labels(_outcome)
 CHECKPOINT_SESSIONS = Counter("auth_checkpoint_sessions", "Sessions whose generation was written to PostgreSQL.")
 
 # Revocations

@@ -1,14 +1,13 @@
-"""The Grafana dashboard: three questions in order, every query of metrics that are told. A real Prometheus answers each in
-test_prometheus.py."""
+"""The Grafana dashboard: three questions in order, every query of metrics that are told. A real Prometheus
+answers each in test_prometheus.py."""
 
 import json
 import re
 from pathlib import Path
 from typing import Any
 
-from tests.support.promql import series_of, unknown
+from tests.support.promql import exposition, series_of, unknown
 from tests.support.service import Service
-from tests.test_alerts import exposition
 
 _DASHBOARD: dict[str, Any] = json.loads(
     (Path(__file__).parent.parent / "deploy" / "grafana" / "auth-service.json").read_text("utf-8")

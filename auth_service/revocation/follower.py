@@ -50,7 +50,6 @@ class Follower:
         self._stream = stream
         self._live_set = live_set
         self._last: datetime | None = None
-        self._loaded_at: datetime | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -103,15 +102,14 @@ class Follower:
         # A clock that went back is another server's: what it dated before we came may lie behind where we look.
         self._last = reading.now if last is None or reading.now >= last else None
         self.freshness.journal_was_read(began=began)
-        self._loaded_at = self._loaded_at or reading.now
         self.loaded.set()
 
     def _measure_lag(self, batch: Sequence[tuple[Entry, datetime]], now: datetime, *, began: float) -> None:
         """Note how long after its revocation each entry was known here, whatever told of it: the journal alone knows
-        since when it is revoked. What was revoked before this process had read the journal once tells nothing."""
+        since when it is revoked. What is there at the first reading tells nothing: this process has just begun."""
         for entry, revoked_at in batch:
             heard = self._live_set.confirm(entry)
-            if heard is not None and self._loaded_at is not None and revoked_at > self._loaded_at:
+            if heard is not None and self.loaded.is_set():
                 source, at = heard
                 # From the beginning of the reading, before `now` was read: rather a millisecond too much.
                 REVOCATION_LAG.labels(source).observe(max((now - revoked_at).total_seconds() + at - began, 0))

@@ -103,3 +103,13 @@ def test_every_command_of_the_runbook_exists() -> None:
         assert all(option in shown.out for option in re.findall(r"--[a-z-]+", line)), line
         called.add(" ".join(words))
     assert called >= {"check", "migrate", "keys list", "keys revoke", "keys rewrap", "sessions revoke", "audit list"}
+
+
+async def test_the_list_of_metrics_is_what_is_told(service: Service) -> None:
+    listed = set(re.findall(r"`(auth_[a-z_]+)`", _RUNBOOK.partition("\n## Metrics\n")[2]))
+    told = {
+        re.sub(r"_(bucket|count|sum)$", "", name)
+        for name in series_of(await exposition(service))
+        if name.startswith("auth_")
+    }
+    assert listed == told

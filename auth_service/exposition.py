@@ -1,5 +1,6 @@
 """Writing the metrics down for Prometheus: of this process, or of all workers where there are several."""
 
+import contextlib
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -55,7 +56,8 @@ def _live_workers(folder: Path) -> list[int]:
     pids = {int(found[1]) for file in folder.iterdir() if (found := _FILE.search(file.name))}
     dead = {pid for pid in pids if not _is_alive(pid)}
     for pid in dead:
-        mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]
+        with contextlib.suppress(FileNotFoundError):  # another worker is at it too
+            mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]
     return sorted(pids - dead)
 
 

@@ -1,6 +1,7 @@
 """The metrics: what each counts, that they are well formed on both ports, and right with several workers."""
 
 import asyncio
+import contextlib
 import os
 import re
 import signal
@@ -16,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from auth_service import __version__
 from auth_service.devstack.process import free_port
+from auth_service.revocation import journal
 from auth_service.settings import Settings
 from tests.support.admin import administrator
 from tests.support.gateway import until
@@ -134,6 +136,18 @@ async def test_tokens_logins_and_revocations_are_counted(service: Service) -> No
     ended = await grown(service, lambda: service.logout(user.refresh_token), "auth_revocations_total")
     assert ended == {"{kind=session,reason=logout}": 1}
     assert await grown(service, lambda: service.logout(user.refresh_token), "auth_revocations_total") == {}
+
+
+async def test_a_revocation_that_was_rolled_back_is_not_counted(service: Service) -> None:
+    database = service.app.parts.database
+
+    async def roll_back() -> None:
+        with contextlib.suppress(ZeroDivisionError):
+            async with database.transaction() as transaction:
+                await journal.revoke(transaction, "j", ["one"], reason="revoked", now=await database.now())
+                raise ZeroDivisionError
+
+    assert await grown(service, roll_back, "auth_revocations_total") == {}
 
 
 async def test_signing_keys_tell_their_age_their_end_and_who_cannot_read_them(service: Service) -> None:

@@ -44,6 +44,9 @@ class Jobs:
     def __init__(self, database: Database, jobs: Sequence[Job]) -> None:
         self._database = database
         self._jobs = jobs
+        for job in jobs:
+            for outcome in ("done", "failed", "passed"):  # told from the beginning, as zero
+                JOB_STEPS.labels(job=job.name, outcome=outcome)
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = False
 

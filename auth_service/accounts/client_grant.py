@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from auth_service.accounts.clients import AuthenticatedClient, Client
 from auth_service.errors import GrantRefused
 from auth_service.keys.key_ring import KeyRing
-from auth_service.metrics import TOKENS_ISSUED
+from auth_service.metrics import ACCESS_TOKENS_ISSUED
 from auth_service.settings import Settings
 from auth_service.tokens import scope as scopes
 from auth_service.tokens.access_token import ServiceToken, whole_seconds
@@ -56,7 +56,7 @@ class ClientCredentialsGrant:
             expires_at=now + self._life,
         )
         access_token = service_token.sign(self._keys.signing_key(now))
-        TOKENS_ISSUED.labels(grant="client_credentials", kind="access").inc()
+        ACCESS_TOKENS_ISSUED["client_credentials"].inc()
         return IssuedServiceToken(access_token, whole_seconds(now, service_token.expires_at), scopes.join(granted))
 
 

@@ -16,7 +16,7 @@ from passlib.context import CryptContext
 from passlib.exc import UnknownHashError
 
 from auth_service.errors import Unavailable
-from auth_service.metrics import HASH_REFUSED, HASH_SECONDS
+from auth_service.metrics import HASH_PLACES, HASH_QUEUE, HASH_REFUSED, HASH_SECONDS
 
 MAX_BYTES = 1024
 """UTF-8 bytes of a password; longer ones are refused before they are hashed."""
@@ -52,6 +52,7 @@ class PasswordHasher:
         count = threads or _cores()
         self._threads = ThreadPoolExecutor(count, thread_name_prefix="password")
         self._places = count * _QUEUE_PER_THREAD
+        HASH_PLACES.set(self._places)
         self._dummy = _CONTEXT.hash("the password of nobody")
 
     async def hash(self, password: str) -> str:
@@ -68,20 +69,21 @@ class PasswordHasher:
             HASH_REFUSED.inc()
             raise Unavailable("the password queue is full")
         self._places -= 1
+        HASH_QUEUE.inc()
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, work)
         finally:
             self._places += 1
+            HASH_QUEUE.dec()
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _timed(self, work: Callable[[], _T]) -> _T:
         began = time.perf_counter()
-        try:
-            return await self.run(work)
-        finally:
-            HASH_SECONDS.observe(time.perf_counter() - began)
+        made = await self.run(work)
+        HASH_SECONDS.observe(time.perf_counter() - began)
+        return made
 
 
 def _cores() -> int:

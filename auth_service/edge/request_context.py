@@ -3,10 +3,12 @@
 import re
 import time
 from collections.abc import Sequence
+from functools import cache
 from ipaddress import IPv4Network, IPv6Network
 from uuid import uuid4
 
 import structlog
+from prometheus_client import Counter, Histogram
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -19,6 +21,12 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PATCH", "DELETE", "OPTIONS", "PUT"
 _NO_ROUTE = "(none)"
 
 _log = structlog.get_logger(__name__)
+
+
+@cache
+def _counted(method: str, route: str, status: int) -> tuple[Counter, Histogram]:
+    """Looked up once for each: there are as many as there are routes, methods and answers."""
+    return HTTP_REQUESTS.labels(method, route, status), HTTP_SECONDS.labels(route)
 
 
 class RequestContext:
@@ -76,7 +84,8 @@ class RequestContext:
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
         method = scope["method"] if scope["method"] in _METHODS else "(other)"
         route = scope.get("route_template", _NO_ROUTE)
-        HTTP_REQUESTS.labels(method=method, route=route, status=status).inc()
-        HTTP_SECONDS.labels(route=route).observe(seconds)
+        requests, durations = _counted(method, route, status)
+        requests.inc()
+        durations.observe(seconds)
         if not self._quiet:
             _log.info("request", method=method, route=route, status=status, duration_ms=round(seconds * 1000, 1))

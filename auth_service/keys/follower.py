@@ -10,7 +10,7 @@ from auth_service.errors import Unavailable
 from auth_service.keys.key_ring import KeyRing
 from auth_service.keys.schedule import STATES
 from auth_service.keys.store import SigningKeyStore, StoredKeys
-from auth_service.metrics import SIGNING_KEY_AGE, SIGNING_KEYS
+from auth_service.metrics import SIGNING_KEY_AGE, SIGNING_KEY_ENDS, SIGNING_KEYS, SIGNING_KEYS_UNREADABLE
 from auth_service.stores.database import Database
 
 _log = structlog.get_logger(__name__)
@@ -47,9 +47,11 @@ class KeyFollower:
         states = [life.state(stored.now) for life in stored.lives]
         for state in STATES:
             SIGNING_KEYS.labels(state=state).set(states.count(state))
+        SIGNING_KEYS_UNREADABLE.set(len(stored.unreadable))
         for life in stored.lives:
             if life.state(stored.now) == "signing":
                 SIGNING_KEY_AGE.set((stored.now - life.signs_from).total_seconds())
+                SIGNING_KEY_ENDS.set(life.ends.timestamp())
                 if life.kid != self._signing:
                     self._signing = life.kid
                     _log.info("signing_key", kid=life.kid)

@@ -22,9 +22,11 @@ LOOK_BACK = timedelta(seconds=2 * TIME_LIMIT)
 """How much of what was read before is read again: a row may be dated before its transaction's commit, by `TIME_LIMIT`
 at most."""
 
+_NAMES: dict[Kind, str] = {"s": "session", "j": "access_token", "c": "client", "k": "signing_key"}
+
 # The time comes with the rows and also where there are none.
 _READ = """
-SELECT t.now, r.kind, r.claim, r.expires_at
+SELECT t.now, r.kind, r.claim, r.expires_at, r.revoked_at
 FROM (SELECT clock_timestamp() AS now) AS t LEFT JOIN revocations AS r ON r.{column} > $1
 """
 _READ_UNEXPIRED = _READ.format(column="expires_at")
@@ -38,10 +40,11 @@ class Reading:
     now: datetime
     _rows: Sequence[Row]
 
-    def batches(self, size: int) -> Iterator[list[Entry]]:
-        """The entries, at most `size` at a time: naming very many at once would hold up the event loop."""
+    def batches(self, size: int) -> Iterator[list[tuple[Entry, datetime]]]:
+        """The entries and since when each is revoked, at most `size` at a time: naming very many at once would hold up
+        the event loop."""
         for start in range(0, len(self._rows), size):
-            yield [_entry(row) for row in self._rows[start : start + size]]
+            yield [(_entry(row), row["revoked_at"]) for row in self._rows[start : start + size]]
 
 
 async def revoke(
@@ -68,7 +71,8 @@ async def revoke(
         now + RETENTION,
         TIME_LIMIT,
     )
-    REVOCATIONS.labels(kind=kind, reason=reason).inc(sum(row["is_new"] for row in written))
+    new = sum(row["is_new"] for row in written)
+    transaction.after_commit(lambda: REVOCATIONS.labels(kind=_NAMES[kind], reason=reason).inc(new))
     if len(written) == len(claims):
         return [_entry(row) for row in written]
     # Whoever wrote the others may have been stopped before it could tell anybody: they are told again.

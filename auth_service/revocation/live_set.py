@@ -2,7 +2,8 @@
 
 import heapq
 import json
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Literal
 
@@ -22,10 +23,12 @@ class LiveSet:
     `log` holds what was new, as frames of the feed, in the order in which it came.
     """
 
-    def __init__(self, log: FrameLog | None = None) -> None:
+    def __init__(self, log: FrameLog | None = None, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self.log = log or FrameLog()
+        self._monotonic = monotonic
         self._expiries: dict[tuple[Kind, str], float] = {}
         self._next_to_expire: list[tuple[float, tuple[Kind, str]]] = []
+        self._unconfirmed: dict[tuple[Kind, str], tuple[Source, float]] = {}
         self._now = 0.0
 
     def __len__(self) -> int:
@@ -34,12 +37,14 @@ class LiveSet:
     def add(self, entries: Iterable[Entry], *, source: Source) -> None:
         """Take in `entries`. What is known, or past its time, changes nothing."""
         fresh: list[Entry] = []
+        heard = source, self._monotonic()
         for entry in entries:
             kind, identifier, expires_at = entry
             key = kind, identifier
             if expires_at > self._now and key not in self._expiries:
                 self._expiries[key] = expires_at
                 heapq.heappush(self._next_to_expire, (expires_at, key))
+                self._unconfirmed[key] = heard
                 fresh.append(entry)
         for start in range(0, len(fresh), BATCH):
             self.log.append(frame("revoke", fresh[start : start + BATCH]))
@@ -53,7 +58,14 @@ class LiveSet:
         while self._next_to_expire and self._next_to_expire[0][0] <= self._now:
             _, key = heapq.heappop(self._next_to_expire)
             del self._expiries[key]
+            self._unconfirmed.pop(key, None)
         FEED_ENTRIES.set(len(self))
+
+    def confirm(self, entry: Entry) -> tuple[Source, float] | None:
+        """What told of `entry` first and when, on a monotonic clock; once, then None. For whoever sees it in the
+        journal, and so knows since when it is revoked."""
+        kind, identifier, _ = entry
+        return self._unconfirmed.pop((kind, identifier), None)
 
     def holds(self, kind: Kind, claim: str) -> bool:
         """Whether the claim's value is known to be revoked."""

@@ -7,7 +7,7 @@ from typing import Literal
 from auth_service.errors import GrantRefused
 from auth_service.keys.key_ring import KeyRing
 from auth_service.keys.signing_key import SigningKey
-from auth_service.metrics import TOKENS_ISSUED
+from auth_service.metrics import ACCESS_TOKENS_ISSUED, REFRESH_TOKENS_ISSUED
 from auth_service.sessions.session import Session, Transport
 from auth_service.settings import Settings
 from auth_service.tokens import scope as scopes
@@ -100,9 +100,9 @@ class TokenIssuer:
             issued_at=now,
             expires_at=min(now + settings.refresh_token_ttl, session.expires_at),
         )
-        TOKENS_ISSUED.labels(grant=grant, kind="access").inc()
+        ACCESS_TOKENS_ISSUED[grant].inc()
         if kept is None:
-            TOKENS_ISSUED.labels(grant=grant, kind="refresh").inc()
+            REFRESH_TOKENS_ISSUED[grant].inc()
         return IssuedTokens(
             access_token=access_token.sign(permit.key),
             expires_in=whole_seconds(now, access_token.expires_at),

@@ -12,7 +12,7 @@ from auth_service import audit
 from auth_service.audit import Actor, Source
 from auth_service.errors import RefreshRefused, ServiceError, Unavailable
 from auth_service.keys.key_ring import KeyRing
-from auth_service.metrics import REFRESHES
+from auth_service.metrics import REFRESHES, RefreshOutcome
 from auth_service.sessions.checkpoint import CheckpointWriter
 from auth_service.sessions.ending import SessionEnding
 from auth_service.sessions.issuing import WHOLE, IssuedTokens, Narrowing, TokenIssuer
@@ -69,15 +69,38 @@ class RefreshProtocol:
         only for a token that this client was given. `narrowing` is of the new access token alone (RFC 6749 §6).
         Raises RefreshRefused; GrantRefused and Unavailable with nothing spent.
         """
+        try:
+            outcome, tokens = await self._exchange(
+                refresh_token,
+                source=source,
+                cookie_refusal=cookie_refusal,
+                client_id=client_id,
+                narrowing=narrowing,
+            )
+        except ServiceError as exc:
+            REFRESHES[_outcome_of(exc)].inc()
+            raise
+        REFRESHES[outcome].inc()
+        return tokens
+
+    async def _exchange(
+        self,
+        refresh_token: str,
+        *,
+        source: Source,
+        cookie_refusal: ServiceError | None,
+        client_id: str | None,
+        narrowing: Narrowing,
+    ) -> tuple[RefreshOutcome, IssuedTokens]:
         started = self._rotations.started()
         try:
             token = RefreshToken.parse(refresh_token, keys=self._keys, issuer=self._issuer)
         except RevokedToken as exc:
-            raise _refusal("refresh_token_revoked", str(exc)) from None
+            raise RefreshRefused("refresh_token_revoked", str(exc)) from None
         except InvalidToken as exc:
-            raise _refusal("invalid_token", str(exc)) from None
+            raise RefreshRefused("invalid_token", str(exc)) from None
         if client_id is not None and token.client_id != client_id:
-            raise _refusal("invalid_token", "it was given to another client")
+            raise RefreshRefused("invalid_token", "it was given to another client")
         rotated_from = self._checkpoints.unwritten_ip(token.session_id)
         standing = await self._sessions.standing(token.session_id)
         session, subject = _permitted(token, standing)
@@ -93,7 +116,6 @@ class RefreshProtocol:
             started=started,
             transport=session.transport,
         )
-        REFRESHES.labels(outcome=rotation.outcome.value).inc()
         if rotation.outcome is Outcome.REUSED:
             # RFC 9700 §4.14.2: thief and owner cannot be told apart, so this session ends, and this one alone.
             await self._ending.end([session.id], reason="reuse", by=Actor("anonymous", source=source))
@@ -103,17 +125,20 @@ class RefreshProtocol:
             # And for no other outcome: a held or replayed one may be of a generation that Redis has lost since and made
             # anew, and its older date would end that one's window early. The model check finds the honest user it hits.
             self._checkpoints.note(session.id, rotation.current, ip=source.ip)
+        outcome = _COUNTED_AS[rotation.outcome]
         if rotation.outcome is Outcome.REPLAYED:
             # Where another process rotated it a moment ago, nobody here knows yet from where: no reason to doubt.
             known = rotated_from is not None or session.generation == rotation.current.number
             if known and not source.is_near(rotated_from or session.last_ip or session.device.ip):
+                outcome = "replayed_elsewhere"
                 await self._note_sharing(session, source, standing.now)
-        return self._tokens.issue(
+        tokens = self._tokens.issue(
             permit,
             generation=rotation.current.number,
             grant="refresh",
             held=token if rotation.outcome in (Outcome.HELD, Outcome.ADOPTED) else None,
         )
+        return outcome, tokens
 
     async def _note_sharing(self, session: Session, source: Source, now: datetime) -> None:
         """Record that a token was used a second time from elsewhere: a thief, or somebody who has just moved.
@@ -140,25 +165,33 @@ def _permitted(token: RefreshToken, standing: Standing) -> tuple[Session, Subjec
     """The session that `token` may refresh now. Raises RefreshRefused."""
     session, subject = standing.session, standing.subject
     if session is None or subject is None:
-        raise _refusal("refresh_token_revoked", "no such session")
+        raise RefreshRefused("refresh_token_revoked", "no such session")
     if (session.user_id, session.client_id) != (token.subject, token.client_id):
-        raise _refusal("invalid_token", "the session is another user's or client's")
+        raise RefreshRefused("invalid_token", "the session is another user's or client's")
     if session.revoked_at is not None:
-        raise _refusal("refresh_token_revoked", "the session has ended")
+        raise RefreshRefused("refresh_token_revoked", "the session has ended")
     if token.expires_at <= standing.now or session.expires_at <= standing.now:
-        raise _refusal("refresh_token_expired", "the token or its session has expired")
+        raise RefreshRefused("refresh_token_expired", "the token or its session has expired")
     if standing.user_disabled:
-        raise _refusal("refresh_token_revoked", "the user is disabled")
+        raise RefreshRefused("refresh_token_revoked", "the user is disabled")
     return session, subject
 
 
-_OUTCOMES = {
+_COUNTED_AS: dict[Outcome, RefreshOutcome] = {
+    Outcome.ROTATED: "rotated",
+    Outcome.HELD: "held",
+    Outcome.REPLAYED: "replayed",
+    Outcome.ADOPTED: "adopted",
+}
+_REFUSED_AS: dict[str, RefreshOutcome] = {
     "invalid_token": "invalid",
     "refresh_token_revoked": "revoked",
     "refresh_token_expired": "expired",
+    "refresh_token_reused": "reused",
 }
 
 
-def _refusal(code: str, reason: str) -> RefreshRefused:
-    REFRESHES.labels(outcome=_OUTCOMES[code]).inc()
-    return RefreshRefused(code, reason)  # type: ignore[arg-type]
+def _outcome_of(refusal: ServiceError) -> RefreshOutcome:
+    if isinstance(refusal, RefreshRefused):
+        return _REFUSED_AS[refusal.code]
+    return "unavailable" if isinstance(refusal, Unavailable) else "refused"

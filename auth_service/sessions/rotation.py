@@ -27,6 +27,7 @@ from uuid import UUID
 from redis.asyncio import Redis
 
 from auth_service.errors import Unavailable
+from auth_service.metrics import STORE_SECONDS
 from auth_service.sessions.session import Transport
 from auth_service.stores.redis import ANSWER_TIMEOUT, redis_failures
 
@@ -123,7 +124,9 @@ class RotationStore:
                         under_way,
                     ],
                 )
-            self._node_ahead = node_now - self._monotonic() * 1000
+            answered = self._monotonic()
+            STORE_SECONDS["redis"].observe(answered - moment)
+            self._node_ahead = node_now - answered * 1000
             if outcome != b"late":
                 return Rotation(Outcome(outcome.decode()), Generation(number, _moment(rotated_at)))
         raise Unavailable("a refresh came late to Redis")

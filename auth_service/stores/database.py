@@ -6,6 +6,7 @@ migrations `schema.py` runs.
 
 import asyncio
 import ssl
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
@@ -15,7 +16,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import asyncpg
 
 from auth_service.errors import Unavailable
-from auth_service.metrics import STORE_FAILURES
+from auth_service.metrics import STORE_FAILURES, STORE_SECONDS
 from auth_service.stores.clock import Clock
 
 Row = Any
@@ -101,10 +102,12 @@ class Database:
 
     async def rows(self, sql: str, *values: object) -> Sequence[Row]:
         """The rows of one statement, on any connection."""
+        began = time.perf_counter()
         with database_failures():
             async with asyncio.timeout(TIME_LIMIT), self._connection() as connection:
                 rows: Sequence[Row] = await connection.fetch(sql, *values)
-                return rows
+        STORE_SECONDS["postgresql"].observe(time.perf_counter() - began)
+        return rows
 
     async def row(self, sql: str, *values: object) -> Row | None:
         """The first row of one statement, or None."""

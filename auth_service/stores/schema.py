@@ -4,6 +4,7 @@ Tortoise's migrations take no lock of their own, so any number of `migrate` at o
 session lock on a connection of its own keeps them in a line.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -63,8 +64,8 @@ async def migrate(url: str, *, applied: Callable[[str], None] = lambda _name: No
             await lock.close()
 
 
-TORTOISE = tortoise_config("postgresql://")
-"""For `tortoise -c auth_service.stores.schema.TORTOISE makemigrations`, which connects to nothing."""
+TORTOISE = tortoise_config(os.environ.get("AUTH_DATABASE_URL", "postgresql://"))
+"""For `tortoise -c auth_service.stores.schema.TORTOISE`: `downgrade`, and `makemigrations`, which does not connect."""
 
 
 @contextmanager

@@ -47,14 +47,20 @@ class ServedProcess:
             environment[_OFFSET_FILE] = str(offset_file)
         if key_interval is not None:
             environment[_KEY_INTERVAL] = str(key_interval)
-        with self.log.open("wb") as output:
+        self._environment = {**os.environ, **environment}
+        self.popen = self.start()
+
+    def start(self) -> "subprocess.Popen[bytes]":
+        """Start it, or start it again on the same ports."""
+        with self.log.open("ab") as output:
             self.popen = subprocess.Popen(
                 [sys.executable, "-m", "tests.support.processes"],
-                env={**os.environ, **environment},
+                env=self._environment,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+        return self.popen
 
     def wait_until_started(self, *, seconds: float = 30) -> None:
         deadline = time.monotonic() + seconds

@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from auth_service.endpoints.operation import Answer, Operation
-from auth_service.metrics import exposition
+from auth_service.exposition import exposition
 
 
 class MetricsEndpoints:

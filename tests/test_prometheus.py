@@ -1,0 +1,249 @@
+"""A real Prometheus with the alert rules and the dashboard's queries as they are shipped, before three real processes.
+
+Faults are staged; what ought to fire fires, and clears when the fault has gone. Time goes a hundred times as fast for
+the rules (`hastened`): ten minutes of theirs are six seconds here.
+"""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from auth_service.devstack.process import free_port
+from tests.support.balancer import Balancer
+from tests.support.processes import ServedProcess, served
+from tests.support.prometheus import MISSING, PROMETHEUS, PROMTOOL, Prometheus, hastened, prometheus
+from tests.support.service import PASSWORD, WINDOW
+from tests.support.stores import Stores
+
+pytestmark = pytest.mark.skipif(PROMETHEUS is None or PROMTOOL is None, reason=MISSING)
+
+_DEPLOY = Path(__file__).parent.parent / "deploy"
+_FASTER = 100
+_ADA = {"username": "ada", "password": PASSWORD}
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """Three processes, a service that verifies, and the Prometheus that watches them."""
+
+    prometheus: Prometheus
+    processes: list[ServedProcess]
+    balancer: Balancer
+    stores: Stores
+    clock: Path
+    http: httpx2.Client
+
+    def fires(self, *names: str, while_: Callable[[], object] = lambda: None, seconds: float = 30) -> None:
+        """Wait until each of these alerts fires, with its text in order; meanwhile do `while_`."""
+
+        def holds() -> bool:
+            while_()
+            return set(names) <= self.prometheus.firing()
+
+        self.prometheus.until(holds, seconds=seconds)
+        for alert in self.prometheus.alerts():
+            assert "error expanding template" not in str(alert["annotations"]), alert
+
+    def clears(self, *names: str, seconds: float = 30) -> None:
+        self.prometheus.until(lambda: not set(names) & self.prometheus.firing(), seconds=seconds)
+
+    def login(self, **changes: str) -> httpx2.Response:
+        return self.http.post("/user/login", json=_ADA | changes)
+
+    def refresh(self, refresh_token: str) -> httpx2.Response:
+        return self.http.post("/user/refresh-token", json={"refresh_token": refresh_token})
+
+
+@pytest.fixture(scope="module")
+def watched(fragile: Stores, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
+    folder = tmp_path_factory.mktemp("prometheus")
+    clock = folder / "offset"
+    clock.write_text("0")
+    with ExitStack() as stack:
+        balancer = stack.enter_context(Balancer([]))  # to nobody yet
+        issuer = f"http://127.0.0.1:{balancer.port}"
+        settings = fragile.settings(database_url=fragile.new_database(), issuer=issuer)
+        gateway_metrics = stack.enter_context(_gateway(issuer))
+        processes = stack.enter_context(served(settings, folder, count=3, offset_file=clock))
+        watching = stack.enter_context(
+            prometheus(
+                folder,
+                rules=hastened((_DEPLOY / "prometheus" / "alerts.yaml").read_text("utf-8"), times=_FASTER),
+                jobs={
+                    "auth-service": [f"127.0.0.1:{process.internal_port}" for process in processes],
+                    "orders": [gateway_metrics],
+                },
+            )
+        )
+        http = stack.enter_context(httpx2.Client(base_url=processes[0].url, timeout=10))
+        yield Watched(watching, processes, balancer, fragile, clock, http)
+
+
+@contextmanager
+def _gateway(issuer: str) -> Iterator[str]:
+    """The gateway example, and where its metrics are."""
+    metrics = f"127.0.0.1:{free_port()}"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gateway_example"],
+        env={
+            **{name: value for name, value in os.environ.items() if not name.startswith("AUTH_")},
+            "AUTH_ISSUER": issuer,
+            "AUTH_AUDIENCE": issuer,
+            "GATEWAY_LISTEN": f"127.0.0.1:{free_port()}",
+            "GATEWAY_METRICS_LISTEN": metrics,
+        },
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        yield metrics
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def test_a_service_that_hears_no_feed_is_told_of_until_it_does(watched: Watched) -> None:
+    watched.fires("AuthVerifierFeedStale")
+    watched.balancer.targets = [process.port for process in watched.processes]
+    watched.clears("AuthVerifierFeedStale")
+
+
+def test_three_processes_are_scraped_and_nothing_fires_while_all_is_well(watched: Watched) -> None:
+    watched.prometheus.until(lambda: watched.prometheus.query("sum(up)")[0]["value"][1] == "4")
+    body = {**_ADA, "email": "ada@example.com"}
+    assert watched.http.post("/user/register", json=body).status_code == 201
+    for process in watched.processes:
+        assert httpx2.post(f"{process.url}/user/login", json=_ADA).status_code == 200
+    logins = 'sum(auth_logins_total{outcome="success"})'
+    watched.prometheus.until(lambda: watched.prometheus.query(logins)[0]["value"][1] == "3")
+    assert watched.prometheus.firing() == set()
+
+
+def test_refresh_tokens_that_come_back_raise_an_alarm(watched: Watched) -> None:
+    sessions = [watched.login().json()["refresh_token"] for _ in range(15)]
+    assert {watched.refresh(token).status_code for token in sessions} == {200}
+    watched.clock.write_text(str(WINDOW + 1))
+    assert {watched.refresh(token).json()["code"] for token in sessions} == {"refresh_token_reused"}
+    watched.fires("AuthRefreshReuse")
+    watched.clears("AuthRefreshReuse")
+
+
+def test_every_query_of_the_dashboard_answers_with_data(watched: Watched) -> None:
+    token = watched.login().json()["refresh_token"]
+    assert watched.refresh(token).status_code == 200
+    assert watched.http.post("/user/logout", json={"refresh_token": token}).status_code == 204
+
+    def is_answered(expression: str) -> bool:
+        return any(series["value"][1] != "NaN" for series in watched.prometheus.query(expression))
+
+    queries = _dashboard_queries()
+    assert len(queries) > 30
+    watched.prometheus.until(lambda: is_answered(f"rate({_of('auth_revocation_lag_seconds_count')}[60s]) > 0"))
+    assert [query for query in queries if not is_answered(query)] == []
+
+
+def test_logins_that_fail_are_told_of(watched: Watched) -> None:
+    with _without_end(lambda: watched.login(password="not the right one")):
+        watched.fires("AuthLoginFailures")
+    watched.clears("AuthLoginFailures")
+
+
+def test_a_process_that_was_killed_is_missed_until_it_is_back(watched: Watched) -> None:
+    first, second, third = watched.processes
+    second.send(signal.SIGKILL)
+    watched.fires("AuthProcessDown")
+    assert "AuthTooFewProcesses" not in watched.prometheus.firing()
+    third.send(signal.SIGKILL)
+    watched.fires("AuthTooFewProcesses")
+    for process in (second, third):
+        process.popen.wait(10)
+        process.start()
+    watched.clears("AuthProcessDown", "AuthTooFewProcesses")
+    assert first.popen.poll() is None
+
+
+def test_redis_that_stops_is_named_and_its_failures_use_up_the_budget(watched: Watched) -> None:
+    token = watched.login().json()["refresh_token"]
+    watched.stores.redis.stop(signal.SIGKILL)
+    try:
+        watched.fires("AuthRedisDown", "AuthErrorBudgetBurn", while_=lambda: watched.refresh(token))
+        assert not {"AuthPostgreSQLDown", "AuthFeedStale"} & watched.prometheus.firing()
+    finally:
+        watched.stores.redis.start()
+    watched.clears("AuthRedisDown")
+    assert watched.refresh(token).status_code == 200
+    watched.prometheus.until(lambda: not _burning(watched.prometheus, window="1h"))
+
+
+def test_without_both_stores_the_feed_is_stale_and_each_is_named(watched: Watched) -> None:
+    watched.stores.postgresql.stop(signal.SIGINT)
+    try:
+        watched.fires("AuthPostgreSQLDown")
+        assert not {"AuthRedisDown", "AuthFeedStale"} & watched.prometheus.firing(), "the stream keeps the feed fresh"
+        watched.stores.redis.stop(signal.SIGKILL)
+        try:
+            watched.fires("AuthRedisDown", "AuthFeedStale")
+        finally:
+            watched.stores.redis.start()
+    finally:
+        watched.stores.postgresql.start()
+    watched.clears("AuthRedisDown", "AuthPostgreSQLDown", "AuthFeedStale")
+
+
+def test_hastening_changes_ranges_and_patience_alone() -> None:
+    assert hastened("expr: rate(a[5m]) > 5 and b[1h]\nfor: 30s\nfor: 10m", times=60) == (
+        "expr: rate(a[5000ms]) > 5 and b[60000ms]\nfor: 500ms\nfor: 10000ms"
+    )
+
+
+def _burning(watching: Prometheus, *, window: str) -> list[dict[str, Any]]:
+    return [
+        alert
+        for alert in watching.alerts()
+        if alert["state"] == "firing"
+        and (alert["labels"]["alertname"], alert["labels"].get("window")) == ("AuthErrorBudgetBurn", window)
+    ]
+
+
+def _of(metric: str) -> str:
+    return f'{metric}{{job="auth-service"}}'
+
+
+def _dashboard_queries() -> list[str]:
+    """Every query of every panel, with the variables as they are when all is chosen."""
+    panels = json.loads((_DEPLOY / "grafana" / "auth-service.json").read_text("utf-8"))["panels"]
+    expressions = [target["expr"] for panel in panels for target in panel.get("targets", ())]
+    return [
+        re.sub(r"\$(job|instance|verifier)\b", ".+", expression).replace("$__rate_interval", "60s")
+        for expression in expressions
+    ]
+
+
+@contextmanager
+def _without_end(act: Callable[[], object]) -> Iterator[None]:
+    """Have `act` done again and again while the body runs."""
+    done = threading.Event()
+
+    def again() -> None:
+        while not done.is_set():
+            act()
+
+    acting = threading.Thread(target=again)
+    acting.start()
+    try:
+        yield
+    finally:
+        done.set()
+        acting.join(10)

@@ -151,6 +151,32 @@ def test_what_selects_pods_finds_some(rendered: dict[tuple[str, str], Any]) -> N
             assert "replicas" not in scaled["spec"], name
 
 
+def test_the_rules_of_the_operator_are_those_of_prometheus() -> None:
+    rules = yaml.safe_load((_DEPLOY / "prometheus" / "alerts.yaml").read_text("utf-8"))
+    operator = yaml.safe_load((_DEPLOY / "kubernetes" / "monitoring" / "prometheus-rule.yaml").read_text("utf-8"))
+    assert rules["groups"]
+    assert operator["spec"] == rules
+
+
+@needs_kubectl
+def test_what_is_scraped_is_a_port_that_is_there(rendered: dict[tuple[str, str], Any]) -> None:
+    if ("ServiceMonitor", "auth-service") not in rendered:
+        pytest.skip("this overlay is for clusters without the Prometheus Operator")
+    monitor = rendered[("ServiceMonitor", "auth-service")]["spec"]
+    service = rendered[("Service", "auth-service-internal")]
+    assert monitor["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    assert [endpoint["port"] for endpoint in monitor["endpoints"]] == [
+        port["name"] for port in service["spec"]["ports"]
+    ]
+    scraped = rendered[("PodMonitor", "gateway-example")]["spec"]
+    template = dict(_pods(rendered))["gateway-example"]
+    assert scraped["selector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+    ports = {port["name"]: port["containerPort"] for port in template["spec"]["containers"][0]["ports"]}
+    environment = {one["name"]: one["value"] for one in template["spec"]["containers"][0]["env"]}
+    assert environment["GATEWAY_METRICS_LISTEN"] == f"0.0.0.0:{ports['metrics']}"
+    assert [endpoint["port"] for endpoint in scraped["podMetricsEndpoints"]] == ["metrics"]
+
+
 def _compose() -> dict[str, Any]:
     composed: dict[str, Any] = yaml.safe_load((_DEPLOY / "compose" / "compose.yaml").read_text("utf-8"))
     return composed

@@ -44,6 +44,8 @@ PUBLIC_CONNECTIONS = Gauge(
 CONNECTIONS_CUT = Counter(
     "auth_connections_cut", "Connections ended for what the client sent, or did not send or read in time.", ["reason"]
 )
+for _reason in ("malformed", "slow_head", "slow_body", "silent", "stuck_reader", "too_many_connections"):
+    CONNECTIONS_CUT.labels(_reason)
 
 # Sessions and tokens
 _REFRESHES = Counter("auth_refreshes", "Refresh attempts by outcome.", ["outcome"])
@@ -130,6 +132,16 @@ THROTTLED = Counter("auth_throttled", "Attempts held back, by the bucket that wa
 THROTTLE_FALLBACKS = Counter(
     "auth_throttle_fallbacks", "Attempts counted in the memory of a process, Redis being away.", ["operation"]
 )
+for _operation, _buckets in {
+    "login": ("address", "pair", "account", "everybody"),
+    "registration": ("address", "everybody", "taken_names"),
+    "password_check": ("address", "account"),
+    "renaming": ("address", "account"),
+}.items():
+    for _bucket in _buckets:
+        THROTTLED.labels(_operation, _bucket)
+for _operation in ("password_check", "renaming"):
+    THROTTLE_FALLBACKS.labels(_operation)
 HASH_QUEUE = Gauge(
     "auth_password_hash_queue", "Password hashes that wait or are being made.", multiprocess_mode="livesum"
 )

@@ -98,7 +98,10 @@ class Cluster:
 
     async def masters(self) -> Mapping[str, "Redis"]:
         """The clients of all masters, by where they are. Raises ClusterDownError where slots have none."""
-        await self._learn()
+        if self._owners:
+            self._doubt()
+        else:
+            await self._learn()
         missing = self._owners.count(None)
         if missing:
             raise ClusterDownError(f"{missing} of {REDIS_CLUSTER_HASH_SLOTS} slots have no master")

@@ -20,7 +20,7 @@ _SLOTS = 16384
 _HOST = "127.0.0.1"
 
 
-class _Server:
+class Server:
     """One `redis-server` on a port that it keeps; what it held is gone when it stops."""
 
     def __init__(self, folder: Path, *options: str, port: int | None = None, sentinel: Path | None = None) -> None:
@@ -68,8 +68,8 @@ class ClusterSet:
 
     def __init__(self, folder: Path, *, replicas: int = 0, node_timeout: int = 2000) -> None:
         self._buses = [free_port() for _ in range(3 * (1 + replicas))]
-        self._servers = [
-            _Server(
+        self.servers = [
+            Server(
                 folder,
                 *("--cluster-enabled", "yes", "--cluster-port", str(bus)),
                 *("--cluster-config-file", f"nodes-{bus}.conf", "--cluster-node-timeout", str(node_timeout)),
@@ -80,60 +80,63 @@ class ClusterSet:
         self.version = "a cluster"
 
     def start(self) -> None:
-        for server in self._servers:
+        for server in self.servers:
             server.start()
-        masters = self._servers[:3]
+        masters = self.servers[:3]
         for number, master in enumerate(masters):
             from_slot, to_slot = _SLOTS * number // 3, _SLOTS * (number + 1) // 3 - 1
             master.said("CLUSTER ADDSLOTSRANGE", str(from_slot), str(to_slot))
-        for number, server in enumerate(self._servers, start=1):
+        for number, server in enumerate(self.servers, start=1):
             server.said("CLUSTER SET-CONFIG-EPOCH", str(number))
-        for server, bus in zip(self._servers[1:], self._buses[1:], strict=True):
-            self._servers[0].said("CLUSTER MEET", _HOST, str(server.port), str(bus))
-        _wait(lambda: all(self._knows_all(server) for server in self._servers))
-        for number, replica in enumerate(self._servers[3:]):
+        for server, bus in zip(self.servers[1:], self._buses[1:], strict=True):
+            self.servers[0].said("CLUSTER MEET", _HOST, str(server.port), str(bus))
+        _wait(lambda: all(self._knows_all(server) for server in self.servers))
+        for number, replica in enumerate(self.servers[3:]):
             identity = masters[number % 3].said("CLUSTER MYID").decode()
             _wait(lambda replica=replica, identity=identity: replica.said("CLUSTER REPLICATE", identity) is True)  # type: ignore[misc]
         self.wait_until_well()
 
     def stop(self) -> None:
-        for server in self._servers:
+        for server in self.servers:
             server.stop(signal.SIGKILL)
 
     def url(self) -> str:
         """Two nodes of it are enough to find the others."""
-        return f"redis+cluster://{_HOST}:{self._servers[0].port},{_HOST}:{self._servers[1].port}"
+        return f"redis+cluster://{_HOST}:{self.servers[0].port},{_HOST}:{self.servers[1].port}"
 
     def ports(self) -> list[int]:
         """Of the masters there are."""
-        return [server.port for server in self._servers if server.is_master()]
+        return [server.port for server in self.servers if server.is_master()]
 
-    def master_of(self, key: str) -> _Server:
+    def pid_of(self, port: int) -> int:
+        return next(server.pid for server in self.servers if server.port == port)
+
+    def master_of(self, key: str) -> Server:
         """The one that has `key`."""
-        slot = self._servers[0].said("CLUSTER KEYSLOT", key)
-        for server in self._servers:
+        slot = self.servers[0].said("CLUSTER KEYSLOT", key)
+        for server in self.servers:
             if server.is_master() and _has_slot(server, slot):
                 return server
         raise AssertionError("no master has it")
 
-    def replica_of(self, master: _Server) -> _Server:
+    def replica_of(self, master: Server) -> Server:
         return next(
             server
-            for server in self._servers
+            for server in self.servers
             if (role := server.said("ROLE")) and role[0] == b"slave" and role[2] == master.port
         )
 
-    def fail_over(self, master: _Server) -> None:
+    def fail_over(self, master: Server) -> None:
         """Have its replica take its place; nothing is lost."""
         self.replica_of(master).said("CLUSTER FAILOVER")
 
     def wait_until_well(self) -> None:
         """Until every node says so, and every replica has what its master has."""
-        _wait(lambda: all(_is_well(server) for server in self._servers))
+        _wait(lambda: all(_is_well(server) for server in self.servers))
 
-    def _knows_all(self, server: _Server) -> bool:
+    def _knows_all(self, server: Server) -> bool:
         nodes = server.said("CLUSTER NODES")
-        return len(nodes or ()) == len(self._servers) and not any(
+        return len(nodes or ()) == len(self.servers) and not any(
             "handshake" in node["flags"] for node in nodes.values()
         )
 
@@ -144,8 +147,8 @@ class SentinelSet:
     def __init__(self, folder: Path, *, down_after: int = 1000) -> None:
         master = free_port()
         common = ("--repl-diskless-sync-delay", "0")
-        self._servers = [_Server(folder, *common, port=master)]
-        self._servers += [_Server(folder, *common, "--replicaof", f"{_HOST} {master}") for _ in range(2)]
+        self.servers = [Server(folder, *common, port=master)]
+        self.servers += [Server(folder, *common, "--replicaof", f"{_HOST} {master}") for _ in range(2)]
         self._sentinels = []
         for number in range(3):
             file = folder / f"sentinel-{number}.conf"
@@ -154,16 +157,16 @@ class SentinelSet:
                 f"sentinel down-after-milliseconds {MASTER} {down_after}\n"
                 f"sentinel failover-timeout {MASTER} 6000\n"
             )
-            self._sentinels.append(_Server(folder, sentinel=file))
+            self._sentinels.append(Server(folder, sentinel=file))
         self.version = "Sentinels"
 
     def start(self) -> None:
-        for server in (*self._servers, *self._sentinels):
+        for server in (*self.servers, *self._sentinels):
             server.start()
         self.wait_until_well()
 
     def stop(self) -> None:
-        for server in (*self._sentinels, *self._servers):
+        for server in (*self._sentinels, *self.servers):
             server.stop(signal.SIGKILL)
 
     def url(self) -> str:
@@ -172,14 +175,14 @@ class SentinelSet:
     def ports(self) -> list[int]:
         return [self.master_of("").port]
 
-    def master_of(self, _key: str) -> _Server:
+    def master_of(self, _key: str) -> Server:
         """The one that the Sentinels name."""
         for sentinel in self._sentinels:
             if named := sentinel.said("SENTINEL GET-MASTER-ADDR-BY-NAME", MASTER):
-                return next(server for server in self._servers if server.port == int(named[1]))
+                return next(server for server in self.servers if server.port == int(named[1]))
         raise AssertionError("no Sentinel names one")
 
-    def fail_over(self, _master: _Server) -> None:
+    def fail_over(self, _master: Server) -> None:
         """Have a replica take its place, as the Sentinels do it when they are asked."""
         self._sentinels[0].said("SENTINEL FAILOVER", MASTER)
 
@@ -191,7 +194,7 @@ class SentinelSet:
             return all(
                 (state.get("num-other-sentinels"), state.get("num-slaves"), state.get("flags")) == ("2", "2", "master")
                 for state in masters
-            ) and all(_is_well(server) for server in self._servers)
+            ) and all(_is_well(server) for server in self.servers)
 
         _wait(holds)
 
@@ -215,7 +218,7 @@ def started(redis: ClusterSet | SentinelSet) -> Iterator[Any]:
         redis.stop()
 
 
-def _is_well(server: _Server) -> bool:
+def _is_well(server: Server) -> bool:
     role = server.said("ROLE")
     if not role or (role[0] == b"slave" and role[3] != b"connected"):
         return False
@@ -223,7 +226,7 @@ def _is_well(server: _Server) -> bool:
     return state is None or state["cluster_state"] == "ok"
 
 
-def _has_slot(server: _Server, slot: int) -> bool:
+def _has_slot(server: Server, slot: int) -> bool:
     ranges = server.said("CLUSTER SLOTS") or ()
     return any(first <= slot <= last and master[1] == server.port for first, last, master, *_replicas in ranges)
 

@@ -22,6 +22,10 @@ SOCKET_TIMEOUT = 1.0
 """Seconds; the library's own patience would hold a request for half a minute."""
 _SENTINEL_TIMEOUT = 0.4  # seconds: of three Sentinels that hang, the last is still asked in time
 _RETRY_AFTER = 0.02  # seconds
+_INTRODUCTION: Mapping[str, Any] = {
+    "client_name": "auth-service",
+    "driver_info": None,  # CLIENT SETINFO would be one more right to give, which older servers do not know
+}
 
 
 class Master:
@@ -59,7 +63,7 @@ class Connector:
         self._address = address
         self._options: dict[str, Any] = {
             "db": address.database,
-            "client_name": "auth-service",
+            **_INTRODUCTION,
             "max_connections": pool_size,
             "timeout": SOCKET_TIMEOUT,
             "socket_timeout": socket_timeout,
@@ -89,7 +93,7 @@ class Connector:
                 "socket_timeout": _SENTINEL_TIMEOUT,
                 "socket_connect_timeout": _SENTINEL_TIMEOUT,
                 "retry": Retry(NoBackoff(), 0),
-                "client_name": "auth-service",
+                **_INTRODUCTION,
                 "ssl": address.tls is not None,
                 **_identity(address.sentinel_credentials),
                 **(address.tls or {}),

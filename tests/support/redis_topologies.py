@@ -13,6 +13,7 @@ from redis.exceptions import RedisError
 
 from auth_service.devstack.process import ServerProcess, free_port
 from auth_service.devstack.redis import PrivateRedis, find_binary
+from tests.support.redis_security import Security
 
 MASTER = "auth-master"
 """What the Sentinels call the master."""
@@ -23,17 +24,29 @@ _HOST = "127.0.0.1"
 class Server:
     """One `redis-server` on a port that it keeps; what it held is gone when it stops."""
 
-    def __init__(self, folder: Path, *options: str, port: int | None = None, sentinel: Path | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *options: str,
+        port: int | None = None,
+        sentinel: Path | None = None,
+        security: Security | None = None,
+    ) -> None:
         self.port = port or free_port()
         self._folder = folder
         self._options = options
         self._sentinel = sentinel
+        self._security = security
         self._process: ServerProcess | None = None
 
     def start(self) -> None:
         command: list[str | Path] = [find_binary()]
         command += [self._sentinel, "--sentinel"] if self._sentinel else ["--save", "", "--appendonly", "no"]
-        command += ["--port", str(self.port), "--bind", _HOST, "--dir", self._folder, *self._options]
+        command += ["--bind", _HOST, "--dir", self._folder, *self._options]
+        if self._security is None:
+            command += ["--port", str(self.port)]
+        else:
+            command += self._security.options(self.port, sentinel=self._sentinel is not None)
         self._process = ServerProcess(command, log=self._folder / f"redis-{self.port}.log")
         self._process.wait_until(self.is_up)
 
@@ -52,8 +65,9 @@ class Server:
 
     def said(self, *command: str) -> Any:
         """The answer to one command; None where nobody answers, or not in this way."""
+        options: dict[str, Any] = dict(self._security.client_options) if self._security is not None else {}
         try:
-            with Redis(host=_HOST, port=self.port, socket_timeout=1, socket_connect_timeout=1) as client:
+            with Redis(host=_HOST, port=self.port, socket_timeout=1, socket_connect_timeout=1, **options) as client:
                 return client.execute_command(*command)
         except (RedisError, OSError):
             return None
@@ -66,14 +80,17 @@ class Server:
 class ClusterSet:
     """Three masters, each with `replicas` replicas. A node that does not answer is given up after `node_timeout` ms."""
 
-    def __init__(self, folder: Path, *, replicas: int = 0, node_timeout: int = 2000) -> None:
+    def __init__(
+        self, folder: Path, *, replicas: int = 0, node_timeout: int = 2000, security: Security | None = None
+    ) -> None:
         self._buses = [free_port() for _ in range(3 * (1 + replicas))]
         self.servers = [
             Server(
                 folder,
                 *("--cluster-enabled", "yes", "--cluster-port", str(bus)),
                 *("--cluster-config-file", f"nodes-{bus}.conf", "--cluster-node-timeout", str(node_timeout)),
-                *("--repl-diskless-sync-delay", "0"),
+                *("--repl-diskless-sync-delay", "0", *(("--tls-cluster", "yes") if security else ())),
+                security=security,
             )
             for bus in self._buses
         ]
@@ -101,8 +118,12 @@ class ClusterSet:
             server.stop(signal.SIGKILL)
 
     def url(self) -> str:
+        return f"redis+cluster://{self.hosts}"
+
+    @property
+    def hosts(self) -> str:
         """Two nodes of it are enough to find the others."""
-        return f"redis+cluster://{_HOST}:{self.servers[0].port},{_HOST}:{self.servers[1].port}"
+        return ",".join(f"{_HOST}:{server.port}" for server in self.servers[:2])
 
     def ports(self) -> list[int]:
         """Of the masters there are."""
@@ -144,11 +165,13 @@ class ClusterSet:
 class SentinelSet:
     """One master, two replicas and three Sentinels, which give a server up after `down_after` ms."""
 
-    def __init__(self, folder: Path, *, down_after: int = 1000) -> None:
+    def __init__(self, folder: Path, *, down_after: int = 1000, security: Security | None = None) -> None:
         master = free_port()
         common = ("--repl-diskless-sync-delay", "0")
-        self.servers = [Server(folder, *common, port=master)]
-        self.servers += [Server(folder, *common, "--replicaof", f"{_HOST} {master}") for _ in range(2)]
+        self.servers = [
+            Server(folder, *common, port=master, security=security),
+            *(Server(folder, *common, "--replicaof", f"{_HOST} {master}", security=security) for _ in range(2)),
+        ]
         self._sentinels = []
         for number in range(3):
             file = folder / f"sentinel-{number}.conf"
@@ -156,8 +179,9 @@ class SentinelSet:
                 f"sentinel monitor {MASTER} {_HOST} {master} 2\n"
                 f"sentinel down-after-milliseconds {MASTER} {down_after}\n"
                 f"sentinel failover-timeout {MASTER} 6000\n"
+                f"{security.sentinel_lines(MASTER) if security else ''}"
             )
-            self._sentinels.append(Server(folder, sentinel=file))
+            self._sentinels.append(Server(folder, sentinel=file, security=security))
         self.version = "Sentinels"
 
     def start(self) -> None:
@@ -170,7 +194,12 @@ class SentinelSet:
             server.stop(signal.SIGKILL)
 
     def url(self) -> str:
-        return f"redis+sentinel://{','.join(f'{_HOST}:{sentinel.port}' for sentinel in self._sentinels)}/{MASTER}"
+        return f"redis+sentinel://{self.hosts}"
+
+    @property
+    def hosts(self) -> str:
+        sentinels = ",".join(f"{_HOST}:{sentinel.port}" for sentinel in self._sentinels)
+        return f"{sentinels}/{MASTER}"
 
     def ports(self) -> list[int]:
         return [self.master_of("").port]
@@ -210,7 +239,7 @@ def flush(redis: RedisTopology) -> None:
 
 
 @contextmanager
-def started(redis: ClusterSet | SentinelSet) -> Iterator[Any]:
+def started(redis: ClusterSet | SentinelSet | Server) -> Iterator[Any]:
     try:
         redis.start()
         yield redis

@@ -16,11 +16,9 @@ from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from redis.exceptions import (
     AskError,
     ClusterDownError,
-    ClusterError,
     MovedError,
     ReadOnlyError,
     RedisError,
-    TryAgainError,
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -29,11 +27,12 @@ from auth_service.redis_url import Host
 
 _COOLDOWN = 0.25  # seconds from one question about the layout to the next, however many commands fail meanwhile
 _LAYOUT_PATIENCE = 0.5  # seconds for one node to tell the layout
-_TRY_AGAIN = 0.05  # seconds until a slot that is being moved is asked again
 _WITH_A_SIGN = frozenset({"EVAL", "EVALSHA"})
 
-# After these another node may be the master. A command that its caller gives up may have hung on one that is gone.
-_DOUBT = (
+# After these another node may be the one to ask: this one says so itself (MOVED is a kind of ASK), or is no longer the
+# master. A command that its caller gives up may have hung on one that is gone.
+_ELSEWHERE = (
+    AskError,
     RedisConnectionError,
     RedisTimeoutError,
     ClusterDownError,
@@ -71,30 +70,17 @@ class Cluster:
     async def execute(self, args: Sequence[Any], options: Mapping[str, Any]) -> Any:
         """Raises whatever redis-py raises."""
         slot = _slot_of(args)
-        owner = await self._owner(slot)
-        asking = False
-        for attempt in range(self._redirections + 1):
-            client = self._client(owner)
+        owner, asking = await self._owner(slot), False
+        left = self._redirections
+        while True:
             try:
-                return await (_ask if asking else _send)(client, args, options)
-            except MovedError as moved:
-                owner, asking = _told(moved, owner), False
-                self._owners[slot] = owner
-                self._doubt()
-                if attempt == self._redirections:
+                return await (_ask if asking else _send)(self._client(owner), args, options)
+            except _ELSEWHERE as exc:
+                found = await self._elsewhere(exc, slot, owner)
+                if found is None or left == 0:
                     raise
-            except AskError as ask:
-                owner, asking = _told(ask, owner), True
-                if attempt == self._redirections:
-                    raise
-            except TryAgainError:
-                if attempt == self._redirections:
-                    raise
-                await asyncio.sleep(_TRY_AGAIN)
-            except _DOUBT:
-                self._doubt()
-                raise
-        raise ClusterError("unreachable: the last attempt returns or raises")
+            owner, asking = found
+            left -= 1
 
     async def masters(self) -> Mapping[str, "Redis"]:
         """The clients of all masters, by where they are. Raises ClusterDownError where slots have none."""
@@ -132,8 +118,30 @@ class Cluster:
             self._clients[host] = self._connect(host)
         return self._clients[host]
 
-    def _doubt(self) -> None:
-        """Have the layout told anew, beside the commands: those for the masters that are well do not wait for it."""
+    async def _elsewhere(self, exc: BaseException, slot: int, owner: Host) -> tuple[Host, bool] | None:
+        """Where else to send a command that `owner` has failed, and whether to ask for leave there; None: nowhere."""
+        if isinstance(exc, MovedError):
+            self._owners[slot] = _told(exc, owner)
+            self._doubt()
+            return _told(exc, owner), False
+        if isinstance(exc, AskError):
+            return _told(exc, owner), True
+        self._doubt(owner)
+        if isinstance(exc, asyncio.CancelledError):
+            return None
+        if self._learning is not None:
+            await self._learn()
+        now = self._owners[slot]
+        return None if now is None or now == owner else (now, False)
+
+    def _doubt(self, suspect: Host | None = None) -> None:
+        """Have the layout told anew, beside the commands: those for the masters that are well do not wait for it.
+
+        Not by the suspect, if another one can be asked: one that was cut off tells what was true before.
+        """
+        if suspect in self._nodes:
+            self._nodes.remove(suspect)
+            self._nodes.append(suspect)
         if self._learning is None and time.monotonic() - self._asked >= _COOLDOWN:
             self._learning = asyncio.create_task(self._ask_nodes())
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from redis import Redis
+from redis.crc import key_slot
 from redis.exceptions import RedisError
 
 from auth_service.devstack.process import ServerProcess, free_port
@@ -132,13 +133,15 @@ class ClusterSet:
     def pid_of(self, port: int) -> int:
         return next(server.pid for server in self.servers if server.port == port)
 
+    def find_master(self, key: str) -> Server | None:
+        """The one that has `key`; None while there is none."""
+        slot = key_slot(key.encode())
+        return next((server for server in self.servers if server.is_master() and _has_slot(server, slot)), None)
+
     def master_of(self, key: str) -> Server:
-        """The one that has `key`."""
-        slot = self.servers[0].said("CLUSTER KEYSLOT", key)
-        for server in self.servers:
-            if server.is_master() and _has_slot(server, slot):
-                return server
-        raise AssertionError("no master has it")
+        found = self.find_master(key)
+        assert found is not None, "no master has it"
+        return found
 
     def replica_of(self, master: Server) -> Server:
         return next(
@@ -204,12 +207,17 @@ class SentinelSet:
     def ports(self) -> list[int]:
         return [self.master_of("").port]
 
-    def master_of(self, _key: str) -> Server:
-        """The one that the Sentinels name."""
+    def find_master(self, _key: str) -> Server | None:
+        """The one that the Sentinels name, up or not; None where no Sentinel answers."""
         for sentinel in self._sentinels:
             if named := sentinel.said("SENTINEL GET-MASTER-ADDR-BY-NAME", MASTER):
                 return next(server for server in self.servers if server.port == int(named[1]))
-        raise AssertionError("no Sentinel names one")
+        return None
+
+    def master_of(self, key: str) -> Server:
+        found = self.find_master(key)
+        assert found is not None, "no Sentinel names one"
+        return found
 
     def fail_over(self, _master: Server) -> None:
         """Have a replica take its place, as the Sentinels do it when they are asked."""

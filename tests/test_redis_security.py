@@ -30,7 +30,7 @@ def _rules(section: str) -> tuple[str, ...]:
     """The rules that the README gives under this heading."""
     found = re.search(rf"```acl\n# {section}\n(.*?)```", _README.read_text("utf-8"), re.DOTALL)
     assert found is not None
-    return tuple(found[1].replace("PASSWORD", _PASSWORD).replace(" \\\n", " ").splitlines())
+    return tuple(found[1].replace("PASSWORD", _PASSWORD).splitlines())
 
 
 def _made(topology: str, folder: Path, security: Security) -> ClusterSet | SentinelSet | Server:

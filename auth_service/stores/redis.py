@@ -56,7 +56,7 @@ class RedisClient(AsyncDataAccessCommands):
         async with asyncio.timeout(self._patience):
             return await self._servers.execute(args, options)
 
-    def register_script(self, script: str) -> "Script":
+    def register_script(self, script: str | bytes) -> "Script":
         return Script(self, script)
 
     async def delete_each(self, keys: Iterable[str]) -> None:
@@ -92,10 +92,10 @@ class Script:
     a key, for every master of a cluster, one of which may be away.
     """
 
-    def __init__(self, redis: RedisClient, text: str) -> None:
+    def __init__(self, redis: RedisClient, text: str | bytes) -> None:
         self._redis = redis
-        self._text = text
-        self._digest = hashlib.sha1(text.encode()).hexdigest()  # noqa: S324 — how Redis names scripts
+        self._text = text if isinstance(text, bytes) else text.encode()
+        self._digest = hashlib.sha1(self._text).hexdigest()  # noqa: S324 — how Redis names scripts
 
     async def __call__(self, keys: Sequence[str], args: Sequence[Any] = ()) -> Any:
         try:

@@ -138,6 +138,9 @@ class ClusterSet:
         slot = key_slot(key.encode())
         return next((server for server in self.servers if server.is_master() and _has_slot(server, slot)), None)
 
+    def pids(self) -> list[int]:
+        return [server.pid for server in self.servers]
+
     def master_of(self, key: str) -> Server:
         found = self.find_master(key)
         assert found is not None, "no master has it"
@@ -213,6 +216,9 @@ class SentinelSet:
             if named := sentinel.said("SENTINEL GET-MASTER-ADDR-BY-NAME", MASTER):
                 return next(server for server in self.servers if server.port == int(named[1]))
         return None
+
+    def pids(self) -> list[int]:
+        return [server.pid for server in (*self.servers, *self._sentinels)]
 
     def master_of(self, key: str) -> Server:
         found = self.find_master(key)

@@ -30,7 +30,9 @@ _BY_JOURNAL = 2.0
 """Seconds in which the feed tells of a logout while the stream is of no use."""
 _NOTICED = 2.0
 """Seconds after the recovery in which the stream is read again."""
-_REFRESHING, _LOGGING_OUT = 36, 70
+_REFRESHING, _LOGGING_OUT = 24, 40
+_RESERVE = 10
+"""Sessions that are left to be logged out one by one, to see how soon the feed tells of it."""
 _STREAM = "auth:revocations"
 # What the runbook advises for production takes longer; a campaign waits for it.
 _PATIENCE = 5000 if "TEST_CAMPAIGN" in os.environ else 1000
@@ -67,7 +69,7 @@ class _Load:
             for user in self.refreshing:
                 # Each one's first refresh rotates: so there are some before, during and after.
                 tasks.create_task(self._refresh(user))
-                await asyncio.sleep(0.15)
+                await asyncio.sleep(0.2)
 
     async def _refresh(self, user: SignedIn) -> None:
         while not self.over:
@@ -75,12 +77,12 @@ class _Load:
             self.refreshes.append((time.monotonic(), answer.status_code))
             if answer.status_code != 200:
                 assert problem(answer) == (503, "unavailable")
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.25)
 
     async def _log_out(self) -> None:
-        while not self.over:
+        while not self.over and len(self.logging_out) > _RESERVE:
             await self.log_out_one()
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(0.25)
 
     async def log_out_one(self) -> tuple[SignedIn, float]:
         user = self.logging_out.pop()

@@ -233,22 +233,24 @@ async def test_a_slot_that_is_being_moved_is_followed(cluster: ClusterSet) -> No
         assert _tell(other, "GET", moving) == b"250"
 
 
-async def test_a_slot_without_a_master_is_unavailable_and_the_others_are_not(tmp_path: Path) -> None:
-    with started(ClusterSet(tmp_path)) as cluster:
-        port = cluster.ports()[0]
-        gone, kept = _keys_of(cluster, port)[0], _keys_of(cluster, cluster.ports()[1])[0]
-        for each in cluster.ports():
-            _on(each).config_set("cluster-require-full-coverage", "no")
-        slot = _tell(port, "CLUSTER KEYSLOT", gone)
-        for each in cluster.ports():
-            _tell(each, "CLUSTER DELSLOTS", slot)
-        async with _client(cluster.url()) as client:
-            await client.set(kept, "1")
-            assert await client.get(kept) == b"1"
-            with pytest.raises(Unavailable, match="ClusterDownError"), redis_failures():
-                await client.get(gone)
-            with pytest.raises(Unavailable, match="ClusterDownError"), redis_failures():
-                await client.masters()
+async def test_a_slot_without_a_master_is_unavailable_and_the_others_are_not(cluster: ClusterSet) -> None:
+    one, other, *_ = ports = cluster.ports()
+    gone, kept = _keys_of(cluster, one)[0], _keys_of(cluster, other)[0]
+    slot = _tell(one, "CLUSTER KEYSLOT", gone)
+    for port in ports:
+        _on(port).config_set("cluster-require-full-coverage", "no")
+        _tell(port, "CLUSTER DELSLOTS", slot)
+    async with _client(cluster.url()) as client:
+        await client.set(kept, "1")
+        assert await client.get(kept) == b"1"
+        with pytest.raises(Unavailable, match="ClusterDownError"), redis_failures():
+            await client.get(gone)
+        with pytest.raises(Unavailable, match="ClusterDownError"), redis_failures():
+            await client.masters()
+    _tell(one, "CLUSTER ADDSLOTS", slot)
+    for port in ports:
+        _on(port).config_set("cluster-require-full-coverage", "yes")
+    cluster.wait_until_well()
 
 
 # A server that is no longer the master goes on answering.

@@ -211,18 +211,17 @@ class SentinelSet:
         return [self.master_of("").port]
 
     def find_master(self, _key: str) -> Server | None:
-        """The one that the Sentinels name, up or not; None where no Sentinel answers."""
-        for sentinel in self._sentinels:
-            if named := sentinel.said("SENTINEL GET-MASTER-ADDR-BY-NAME", MASTER):
-                return next(server for server in self.servers if server.port == int(named[1]))
-        return None
+        """The one that the Sentinels name, up or not; None while they do not agree."""
+        named = [sentinel.said("SENTINEL GET-MASTER-ADDR-BY-NAME", MASTER) for sentinel in self._sentinels]
+        ports = {int(place[1]) if place else 0 for place in named}
+        return next((server for server in self.servers if ports == {server.port}), None)
 
     def pids(self) -> list[int]:
         return [server.pid for server in (*self.servers, *self._sentinels)]
 
     def master_of(self, key: str) -> Server:
         found = self.find_master(key)
-        assert found is not None, "no Sentinel names one"
+        assert found is not None, "the Sentinels do not agree"
         return found
 
     def fail_over(self, _master: Server) -> None:
@@ -230,14 +229,14 @@ class SentinelSet:
         self._sentinels[0].said("SENTINEL FAILOVER", MASTER)
 
     def wait_until_well(self) -> None:
-        """Until the Sentinels know of each other, and both replicas have what the master has."""
+        """Until the Sentinels agree and know of each other, and both replicas have what the master has."""
 
         def holds() -> bool:
             masters = [_pairs(sentinel.said("SENTINEL MASTER", MASTER)) for sentinel in self._sentinels]
             return all(
                 (state.get("num-other-sentinels"), state.get("num-slaves"), state.get("flags")) == ("2", "2", "master")
                 for state in masters
-            ) and all(_is_well(server) for server in self.servers)
+            ) and (self.find_master("") is not None and all(_is_well(server) for server in self.servers))
 
         _wait(holds)
 

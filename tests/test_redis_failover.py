@@ -82,7 +82,7 @@ class _Load:
     async def _log_out(self) -> None:
         while not self.over and len(self.logging_out) > _RESERVE:
             await self.log_out_one()
-            await asyncio.sleep(0.25)
+            await asyncio.sleep(0.5)
 
     async def log_out_one(self) -> tuple[SignedIn, float]:
         user = self.logging_out.pop()

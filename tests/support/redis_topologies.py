@@ -236,7 +236,11 @@ class SentinelSet:
             return all(
                 (state.get("num-other-sentinels"), state.get("num-slaves"), state.get("flags")) == ("2", "2", "master")
                 for state in masters
-            ) and (self.find_master("") is not None and all(_is_well(server) for server in self.servers))
+            ) and (
+                # A master that was asked to hand over goes on as one until the Sentinels tell it, seconds later.
+                [self.find_master("")] == [server for server in self.servers if server.is_master()]
+                and all(_is_well(server) for server in self.servers)
+            )
 
         _wait(holds)
 

@@ -11,11 +11,16 @@ export PYTHONDONTWRITEBYTECODE :=
 # One more than there are cores: many tests wait for a time to pass, or for a server to come up.
 WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 
+# Sessions and the feed: what Redis has a part in.
+SESSION_TESTS := $(addprefix tests/test_,refresh.py late_refresh.py sessions.py session_machine.py redis_loss.py \
+	rotation_model.py races.py login_races.py cookie_transport.py revocation_feed.py live_set.py feed_clients.py \
+	key_revocation_fleet.py oauth_token.py oauth_revocation.py oauth_introspection.py oauth_feed.py)
+
 .DEFAULT_GOAL := help
-.PHONY: help dev test e2e campaign fuzz defences check bench image image-test manifests format lock clean
+.PHONY: help dev test e2e campaign fuzz defences redis-topologies check bench image image-test manifests format lock clean
 
 help: ## list these commands
-	@grep -E '^[a-z][a-z0-9-]*:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -E '^[a-z][a-z0-9-]*:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
 dev: .venv/installed-dev ## the issuer on :8000 and the gateway example on :8001, on a private PostgreSQL and Redis, with a demo user
 	@exec .venv/bin/auth-service dev
@@ -36,6 +41,11 @@ fuzz: .venv/installed-all ## a million malformed requests over all routes, out o
 
 defences: .venv/installed-all ## take each defence of the security checklist away, in a copy, and see a test go red (LINES="P8 23" narrows it)
 	.venv/bin/python -m tests.support.defences $(LINES)
+
+redis-topologies: .venv/installed-all ## the session and feed tests on a Redis Cluster and behind Sentinels, and their failovers
+	TEST_REDIS_TOPOLOGY=cluster .venv/bin/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(SESSION_TESTS) $(ARGS)
+	TEST_REDIS_TOPOLOGY=sentinel .venv/bin/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(SESSION_TESTS) $(ARGS)
+	TEST_CAMPAIGN=1 .venv/bin/pytest tests/test_redis_topologies.py tests/test_redis_security.py tests/test_redis_failover.py $(ARGS)
 
 check: .venv/installed-all ## format, lint, types, layers, lock file, secrets, known holes in dependencies
 	.venv/bin/ruff format --check .

@@ -1,5 +1,7 @@
 """The composition root: the endpoints of both ports are made and joined here, on the parts below them."""
 
+from functools import partial
+
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
@@ -45,7 +47,7 @@ from auth_service.sessions.refresh import RefreshProtocol
 from auth_service.settings import Settings
 from auth_service.stores.clock import Clock
 from auth_service.stores.database import Database
-from auth_service.stores.redis import open_blocking_redis
+from auth_service.stores.redis import open_blocking_redis, require_answers
 
 
 def create_app(settings: Settings, clock: Clock | None = None) -> Application:
@@ -81,7 +83,7 @@ def _internal_operations(parts: Parts, readiness: Readiness, key_follower: KeyFo
     operations = [
         *HealthEndpoints(
             readiness=readiness,
-            stores={"postgresql": parts.database.now, "redis": parts.rotations.answers},
+            stores={"postgresql": parts.database.now, "redis": partial(require_answers, parts.redis)},
             keys_problem=lambda: key_follower.problem,
         ).operations(),
         *MetricsEndpoints().operations(),

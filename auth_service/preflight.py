@@ -10,6 +10,7 @@ from auth_service.errors import Unavailable
 from auth_service.keys.encryption import WrongEncryptionKey
 from auth_service.keys.schedule import STATES
 from auth_service.keys.store import SigningKeyStore
+from auth_service.redis_url import parse_redis_url
 from auth_service.settings import Settings
 from auth_service.stores.applied_migrations import pending_migrations
 from auth_service.stores.database import Database
@@ -30,6 +31,10 @@ _MEANING = {
     "ResponseError": "it refuses this database number or this command",
     "InvalidResponse": "what answers there is no Redis",
     "BusyLoadingError": "it is still loading its data",
+    "MasterNotFoundError": "no Sentinel that answers knows a master of this name that is up",
+    "ReadOnlyError": "it is a replica, which takes no writes: name the master, or Sentinels that name it",
+    "ClusterDownError": "a part of the keys has no master: see CLUSTER INFO on any node",
+    "NoClusterError": "it is no cluster: write AUTH_REDIS_URL as redis:// or redis+sentinel://",
 }
 
 
@@ -47,7 +52,7 @@ async def check_database(database: Database, settings: Settings) -> Finding:
     try:
         pending = await pending_migrations(database)
     except Unavailable as exc:
-        return _away("postgresql", settings.database_url, "AUTH_DATABASE_URL", exc)
+        return _away("postgresql", _place(settings.database_url), "AUTH_DATABASE_URL", exc)
     if pending:
         missing = "a migration is" if len(pending) == 1 else f"{len(pending)} migrations are"
         return Finding("schema", "wrong", f"{missing} missing: run `auth-service migrate`")
@@ -55,17 +60,19 @@ async def check_database(database: Database, settings: Settings) -> Finding:
 
 
 async def check_redis(settings: Settings) -> Finding:
-    """Whether Redis answers, and never drops a key by itself."""
+    """Whether Redis answers, every master of it, and never drops a key by itself."""
     redis = open_redis(settings.redis_url.get_secret_value(), pool_size=1)
     try:
-        policy = await require_suitable(redis, settings.allow_insecure)
+        policies = await require_suitable(redis, settings.allow_insecure)
     except UnsuitableRedis as exc:
         return Finding("redis", "wrong", str(exc))
     except Unavailable as exc:
-        return _away("redis", settings.redis_url, "AUTH_REDIS_URL", exc)
+        where = exc.reason.split(": ")[1:-1] or [str(parse_redis_url(settings.redis_url.get_secret_value()))]
+        return _away("redis", where[0], "AUTH_REDIS_URL", exc)
     finally:
         await redis.aclose()
-    return Finding("redis", "ok", f"{_place(settings.redis_url)} answers; its maxmemory-policy is {policy}")
+    places = "; ".join(f"{place} answers, its maxmemory-policy is {policy}" for place, policy in policies.items())
+    return Finding("redis", "ok", f"a cluster: {places}" if redis.topology == "cluster" else places)
 
 
 async def check_keys(database: Database, keys: SigningKeyStore) -> Finding:
@@ -84,13 +91,13 @@ async def check_keys(database: Database, keys: SigningKeyStore) -> Finding:
     return Finding("keys", "ok", f"all can be decrypted: {counts}")
 
 
-def _away(subject: Literal["postgresql", "redis"], url: SecretStr, setting: str, exc: Unavailable) -> Finding:
+def _away(subject: Literal["postgresql", "redis"], place: str, setting: str, exc: Unavailable) -> Finding:
     kind = exc.reason.rpartition(" ")[2]
-    return Finding(subject, "away", f"{_place(url)}: {_MEANING.get(kind, kind)} ({setting})")
+    return Finding(subject, "away", f"{place}: {_MEANING.get(kind, kind)} ({setting})")
 
 
 def _place(url: SecretStr) -> str:
-    """Where a store is, without who one is there."""
+    """Where PostgreSQL is, without who one is there."""
     parts = urlsplit(url.get_secret_value())
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or "the socket"
     return f"{host}:{parts.port}{parts.path}" if parts.port else f"{host}{parts.path}"

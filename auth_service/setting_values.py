@@ -14,6 +14,8 @@ from urllib.parse import SplitResult, parse_qsl, urlsplit
 from pydantic import AfterValidator, BeforeValidator, SecretStr
 from pydantic_settings import NoDecode
 
+from auth_service.redis_url import parse_redis_url
+
 
 def split_items(value: object) -> object:
     """Split a list written as text: items separated by commas or white space."""
@@ -84,7 +86,6 @@ def split_address(value: str) -> tuple[str, int]:
 
 
 _SSLMODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
-_REDIS_OPTIONS = ("protocol", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "ssl_check_hostname")
 
 
 def _postgresql_url(value: SecretStr) -> SecretStr:
@@ -105,20 +106,7 @@ def _postgresql_url(value: SecretStr) -> SecretStr:
 
 
 def _redis_url(value: SecretStr) -> SecretStr:
-    for scheme in ("redis+sentinel", "redis+cluster"):
-        if value.get_secret_value().startswith(f"{scheme}:"):
-            raise ValueError(f"{scheme}:// is not supported yet: give the redis:// or rediss:// URL of one server")
-    parts, options = _url(value, ("redis", "rediss"), like="redis://host:6379/0")
-    if not parts.hostname:
-        raise ValueError("must name a host: redis://host:6379/0")
-    if not re.fullmatch(r"/?[0-9]*", parts.path):
-        raise ValueError("must end in the number of a database, or in none: redis://host:6379/0")
-    if not options.keys() <= set(_REDIS_OPTIONS):
-        raise ValueError(f"understands only the options {', '.join(_REDIS_OPTIONS)} after the ?")
-    if options.get("ssl_cert_reqs", "required") not in ("required", "optional", "none"):
-        raise ValueError("ssl_cert_reqs must be required, optional or none")
-    if options.get("protocol", "2") not in ("2", "3"):
-        raise ValueError("protocol must be 2 or 3")
+    parse_redis_url(value.get_secret_value())
     return value
 
 

@@ -90,7 +90,10 @@ class Settings(BaseSettings):
     database_url: PostgreSQLURL = Field(
         description="PostgreSQL, as `postgresql://user:password@host:5432/name`. Required."
     )
-    redis_url: RedisURL = Field(description="Redis, as `redis://` or `rediss://`. Required.")
+    redis_url: RedisURL = Field(
+        description="Redis: `redis://`, `redis+sentinel://` or `redis+cluster://`; `rediss` in place of `redis`: with "
+        "TLS. Required."
+    )
     key_encryption_keys: Secrets = Field(
         description="Keys that encrypt the private signing keys: the first encrypts, all decrypt. Each is 32 random "
         "bytes in URL-safe base64. Required."

@@ -6,11 +6,10 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any
 
 import pytest
-from redis import Redis
 
 from auth_service.settings import Settings
 from tests.support.service import Service, Start, running_service
-from tests.support.stores import Stores, started_stores
+from tests.support.stores import TOPOLOGY, Stores, started_stores
 
 
 def pytest_configure() -> None:
@@ -22,8 +21,8 @@ def pytest_configure() -> None:
 @pytest.fixture(scope="session")
 def stores() -> Iterator[Stores]:
     """PostgreSQL and Redis for the whole run, on ports and in a folder of their own."""
-    with started_stores() as stores:
-        print(f"\nPostgreSQL {stores.postgresql.version}, {stores.redis.version}")  # noqa: T201
+    with started_stores(topology=TOPOLOGY) as stores:
+        print(f"\n{stores.versions}")  # noqa: T201
         yield stores
 
 
@@ -37,8 +36,7 @@ def fragile() -> Iterator[Stores]:
 @pytest.fixture
 def fragile_settings(fragile: Stores) -> Iterator[Callable[..., Settings]]:
     """Makes settings for a database and a Redis that are empty, and may be stopped."""
-    with Redis.from_url(fragile.redis.url()) as redis:
-        redis.flushall()
+    fragile.flush_redis()
     url = fragile.new_database()
     yield lambda **changes: fragile.settings(**{"database_url": url, **changes})
     fragile.drop(url)
@@ -53,8 +51,7 @@ def database(stores: Stores) -> str:
 @pytest.fixture
 def settings(stores: Stores, database: str) -> Callable[..., Settings]:
     """Makes settings for a database without users and a Redis without keys."""
-    with Redis.from_url(stores.redis.url()) as redis:
-        redis.flushall()
+    stores.flush_redis()
     stores.empty(database)
     return lambda **changes: stores.settings(**{"database_url": database, **changes})
 

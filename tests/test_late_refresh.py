@@ -21,6 +21,7 @@ from auth_service.settings import Settings
 from tests.support.processes import ServedProcess
 from tests.support.proxy import Proxy
 from tests.support.service import PASSWORD, WINDOW, Service, problem, running_service
+from tests.support.stores import Stores
 from tests.support.tokens import generation_of
 
 _SHORT_WINDOW = 5
@@ -109,12 +110,13 @@ async def test_a_refresh_inside_a_stopped_process_does_no_harm_when_the_process_
 
 
 async def test_a_rotation_stalled_on_its_way_to_redis_does_no_harm_when_it_arrives(
-    settings: Callable[..., Settings],
+    stores: Stores, settings: Callable[..., Settings]
 ) -> None:
     plain = settings(refresh_replay_window=_SHORT_WINDOW)
-    with _proxied(plain.redis_url.get_secret_value()) as (proxy, url):
+    with _proxied(stores.redis.url()) as (proxy, url):
         stalled = settings(refresh_replay_window=_SHORT_WINDOW, redis_url=url)
         async with AsyncExitStack() as stack:
+            redis = await stack.enter_async_context(Redis.from_url(stores.redis.url()))
             fresh, warm, warm_too, elsewhere = [
                 await stack.enter_async_context(running_service(each)) for each in (stalled, stalled, stalled, plain)
             ]
@@ -136,9 +138,9 @@ async def test_a_rotation_stalled_on_its_way_to_redis_does_no_harm_when_it_arriv
             elsewhere.advance(seconds=_SHORT_WINDOW + 1)
             third = await elsewhere.refreshed(second)
 
-            arrived = await _rotations(elsewhere.redis)
+            arrived = await _rotations(redis)
             proxy.release("to_server")
-            await _rotations_reach(elsewhere.redis, arrived + 3)
+            await _rotations_reach(redis, arrived + 3)
 
             assert generation_of(await elsewhere.refreshed(third)) == 3
             # These have been used nowhere else: the retry is the first use, whatever was sent before it.

@@ -75,7 +75,7 @@ async def test_each_refresh_is_counted_once_by_its_outcome(service: Service) -> 
 async def test_a_refresh_that_redis_has_forgotten_is_adopted(service: Service) -> None:
     user = await service.register()
     second = await service.refreshed(user.refresh_token)
-    await service.redis.flushall()
+    await service.flush_redis()
     await service.sql("UPDATE sessions SET generation = 1, rotated_at = NULL")
     refreshed = await grown(service, lambda: service.refresh(second), "auth_refreshes_total")
     assert refreshed == {"{outcome=adopted}": 1}

@@ -49,7 +49,7 @@ async def test_a_live_refresh_token_is_told_without_being_used(service: Service,
             "active": True, "scope": "profile", "client_id": "web", "username": user.username, "exp": claims["exp"],
             "iat": claims["iat"], "sub": user.id, "aud": claims["iss"], "iss": claims["iss"], "sid": claims["sid"],
         }  # fmt: skip
-    assert await service.redis.keys("auth:session:*") == []
+    assert await service.redis_keys("auth:session:*") == []
     assert (await service.refresh(user.refresh_token)).status_code == 200
 
 
@@ -61,7 +61,7 @@ async def test_a_consumed_refresh_token_is_not_live_even_within_the_window(
     assert await introspected(service, user.refresh_token, by=auditor) == _DEAD
     assert (await introspected(service, newest, by=auditor))["active"] is True
     await service.flush_checkpoints()
-    await service.redis.flushall()
+    await service.flush_redis()
     assert await introspected(service, user.refresh_token, by=auditor) == _DEAD, "Redis has forgotten, PostgreSQL not"
     assert (await introspected(service, newest, by=auditor))["active"] is True
     service.advance(seconds=WINDOW + 1)

@@ -266,7 +266,7 @@ async def test_the_audience_of_a_refresh_narrows_and_never_widens(start: Start) 
     for target in ("payments", _ISSUER, ["orders", "payments"]):
         answer = await service.http.post("/oauth/token", data={**form, "resource": target})
         assert oauth_error(answer) == (400, "invalid_target")
-    assert await service.redis.keys("auth:session:*") == [], "a refused audience has spent the token"
+    assert await service.redis_keys("auth:session:*") == [], "a refused audience has spent the token"
     narrowed = (await service.http.post("/oauth/token", data={**form, "audience": "stock"})).json()
     assert claims_of(narrowed["access_token"])["aud"] == "stock"
     form["refresh_token"] = admin.refresh_token

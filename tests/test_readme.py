@@ -147,7 +147,7 @@ def test_every_command_it_names_exists() -> None:
     assert len(commands) >= 6
     for command in commands:
         assert command_of(*command.split(), "--help").code == 0, command
-    targets = set(re.findall(r"^make ([a-z0-9]+)", _README, re.M))
+    targets = set(re.findall(r"^make ([a-z0-9-]+)", _README, re.M))
     makefile = (_ROOT / "Makefile").read_text("utf-8")
     assert targets >= {"dev", "test", "check"}
     assert all(f"\n{target}:" in makefile for target in targets)

@@ -66,7 +66,7 @@ async def test_a_flush_between_two_refreshes_logs_nobody_out(service: Service, c
     user, neighbour = await service.register(), await service.register()
     tokens = [await service.refreshed(user.refresh_token), await service.refreshed(neighbour.refresh_token)]
     await (service.flush_checkpoints() if checkpointed else _lose_checkpoint(service))
-    await service.redis.flushall()
+    await service.flush_redis()
     service.advance(seconds=later)
     answered = [await service.refreshed(token) for token in tokens]
     expected = 3 if checkpointed and later > WINDOW else 2
@@ -77,7 +77,7 @@ async def test_a_flush_between_two_refreshes_logs_nobody_out(service: Service, c
 
 async def test_a_flush_before_the_first_refresh_logs_nobody_out(service: Service) -> None:
     user = await service.register()
-    await service.redis.flushall()
+    await service.flush_redis()
     assert generation_of(await service.refreshed(user.refresh_token)) == 2
 
 
@@ -85,7 +85,7 @@ async def test_a_flush_does_not_open_a_second_branch_for_the_parent(service: Ser
     user = await service.register()
     await service.refreshed(user.refresh_token)
     await service.flush_checkpoints()
-    await service.redis.flushall()
+    await service.flush_redis()
     assert generation_of(await service.refreshed(user.refresh_token)) == 2
     service.advance(seconds=WINDOW + 1)
     assert problem(await service.refresh(user.refresh_token)) == (401, "refresh_token_reused")
@@ -95,7 +95,7 @@ async def test_a_logged_out_session_stays_out_after_a_flush(service: Service) ->
     user = await service.register()
     token = await service.refreshed(user.refresh_token)
     assert (await service.logout(token)).status_code == 204
-    await service.redis.flushall()
+    await service.flush_redis()
     for refresh_token in (user.refresh_token, token):
         assert problem(await service.refresh(refresh_token)) == (401, "refresh_token_revoked")
     assert problem(await service.me(user.access_token)) == (401, "invalid_token")
@@ -118,7 +118,7 @@ async def test_a_session_that_reuse_has_ended_stays_so_after_a_flush(service: Se
     token = await service.refreshed(user.refresh_token)
     service.advance(seconds=WINDOW + 1)
     assert problem(await service.refresh(user.refresh_token)) == (401, "refresh_token_reused")
-    await service.redis.flushall()
+    await service.flush_redis()
     assert problem(await service.refresh(token)) == (401, "refresh_token_revoked")
 
 
@@ -129,7 +129,7 @@ async def test_after_a_flush_a_generation_two_below_the_checkpoint_is_reuse(serv
     service.advance(seconds=WINDOW + 1)
     third = await service.refreshed(second)
     await service.flush_checkpoints()
-    await service.redis.flushall()
+    await service.flush_redis()
     service.advance(seconds=later)
     assert problem(await service.refresh(user.refresh_token)) == (401, "refresh_token_reused")
     assert problem(await service.refresh(third)) == (401, "refresh_token_revoked")
@@ -204,7 +204,7 @@ async def test_with_redis_flushed_and_the_checkpoint_lost_the_newer_token_is_ado
     service.advance(seconds=WINDOW + 1)
     third = await service.refreshed(second)
     await _lose_checkpoint(service)
-    await service.redis.flushall()
+    await service.flush_redis()
     before = await _adoptions(service)
     assert generation_of(await service.refreshed(third)) == 3
     assert await _adoptions(service) == before + 1
@@ -223,7 +223,7 @@ async def test_an_adopted_generation_dates_from_its_adoption(service: Service) -
     user = await service.register()
     second = await service.refreshed(user.refresh_token)
     await _lose_checkpoint(service)
-    await service.redis.flushall()
+    await service.flush_redis()
     service.advance(seconds=WINDOW + 1)
     assert generation_of(await service.refreshed(second)) == 2
     service.advance(seconds=WINDOW - 1)
@@ -262,7 +262,7 @@ async def test_an_adopted_generation_sets_no_cookie(service: Service) -> None:
         assert (await browser.post("/user/register", json=body)).status_code == 201
         assert "set-cookie" in (await browser.post("/user/refresh-token")).headers
         await _lose_checkpoint(service)
-        await service.redis.flushall()
+        await service.flush_redis()
         before = await _adoptions(service)
         adopted = await browser.post("/user/refresh-token")
         assert adopted.status_code == 200

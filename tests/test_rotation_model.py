@@ -15,12 +15,11 @@ from typing import Literal, NamedTuple
 from uuid import uuid4
 
 import pytest
-from redis.asyncio import Redis
 
 from auth_service.errors import Unavailable
 from auth_service.sessions.rotation import Generation, RotationStore
 from auth_service.sessions.session import Transport
-from auth_service.stores.redis import open_redis
+from auth_service.stores.redis import RedisClient, Script, open_redis
 from tests.support.stores import Stores
 
 
@@ -74,8 +73,8 @@ _UNTOLD = Mark(0, 0)
 
 
 @pytest.fixture
-async def redis(stores: Stores) -> AsyncIterator["Redis"]:
-    client = open_redis(stores.redis.url())
+async def redis(stores: Stores) -> AsyncIterator[RedisClient]:
+    client = open_redis(stores.redis_url)
     yield client
     await client.aclose()
 
@@ -84,7 +83,7 @@ async def redis(stores: Stores) -> AsyncIterator["Redis"]:
     ("transport", "presented"), [("body", 2), ("cookie", 2), ("body", 2**31 - 3)], ids=["body", "cookie", "last ones"]
 )
 async def test_the_script_decides_as_its_transcription_does(
-    redis: "Redis", transport: Transport, presented: int
+    redis: RedisClient, transport: Transport, presented: int
 ) -> None:
     generations = range(presented - 1, presented + 3)
     marks = [Mark(generation, _NOW - since) for generation in generations for since in _ROTATED]
@@ -140,31 +139,34 @@ async def test_the_script_decides_as_its_transcription_does(
     ["", "3", "3 ", " 3 1", "3 1 1 ", "3 1 1 1", "-3 1", "3.0 1", "3 1e3", "x y", "３ 1", "3\n1", ["3 1"]],
     ids=repr,
 )
-async def test_a_value_that_the_script_did_not_write_counts_as_none(redis: "Redis", stored: str | list[str]) -> None:
+async def test_a_value_that_the_script_did_not_write_counts_as_none(
+    redis: RedisClient, stored: str | list[str]
+) -> None:
     key = f"auth:session:{uuid4()}"
     await (redis.set(key, stored) if isinstance(stored, str) else redis.rpush(key, *stored))
-    answer = await redis.eval(_script(), 1, key, 1, 1, 0, _NOW, _WINDOW, 60_000, _NEVER, 0)
+    answer = await _script(redis)([key], [1, 1, 0, _NOW, _WINDOW, 60_000, _NEVER, 0])
     assert answer[:3] == [b"rotated", 2, _NOW]
     assert await redis.get(key) == f"2 {_NOW}".encode()
 
 
-async def test_a_command_that_reaches_redis_too_late_changes_nothing(redis: "Redis") -> None:
+async def test_a_command_that_reaches_redis_too_late_changes_nothing(redis: RedisClient) -> None:
     key = f"auth:session:{uuid4()}"
-    outcome, *_, node_now = await redis.eval(_script(), 1, key, 1, 1, 0, _NOW, _WINDOW, 60_000, 0, 0)
+    script = _script(redis)
+    outcome, *_, node_now = await script([key], [1, 1, 0, _NOW, _WINDOW, 60_000, 0, 0])
     assert outcome == b"late"
     assert await redis.get(key) is None
-    in_time = [key, 1, 1, 0, _NOW, _WINDOW, 60_000, node_now + 60_000, 0]
-    assert (await redis.eval(_script(), 1, *in_time))[0] == b"rotated"
-    too_late = [key, 2, 1, 0, _NOW + _WINDOW, _WINDOW, 60_000, node_now - 1, 0]
-    assert (await redis.eval(_script(), 1, *too_late))[0] == b"late"
+    in_time = [1, 1, 0, _NOW, _WINDOW, 60_000, node_now + 60_000, 0]
+    assert (await script([key], in_time))[0] == b"rotated"
+    too_late = [2, 1, 0, _NOW + _WINDOW, _WINDOW, 60_000, node_now - 1, 0]
+    assert (await script([key], too_late))[0] == b"late"
     assert await redis.get(key) == f"2 {_NOW}".encode()
 
 
 _NEVER = 2**53
 
 
-def _script() -> str:
-    return resources.files("auth_service.sessions").joinpath("rotate.lua").read_text("utf-8")
+def _script(redis: RedisClient) -> Script:
+    return redis.register_script(resources.files("auth_service.sessions").joinpath("rotate.lua").read_text("utf-8"))
 
 
 def _moment(epoch: int) -> datetime | None:

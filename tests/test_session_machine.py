@@ -268,8 +268,7 @@ class SessionMachine(RuleBasedStateMachine):
 
     @rule()
     def redis_is_flushed(self) -> None:
-        self.world.run(self.world.service.redis.flushall())
-        self.world.run(self.world.service.redis.script_flush())
+        self.world.run(self.world.service.flush_redis())
 
     @rule(which=_any, age=_any, after=st.sampled_from([0, WINDOW]))
     def redis_goes_back(self, which: int, age: int, after: int) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from auth_service.redis_url import Host, parse_redis_url
 from auth_service.settings import Settings, SettingsError, load_settings
 from tests.support.command import command
 
@@ -167,8 +168,31 @@ def test_the_command_line_names_them_all_too_and_exits_with_2(environment: Envir
         ("AUTH_DATABASE_URL", "postgresql://h/db?sslmod=require", "sslmode"),
         ("AUTH_DATABASE_URL", "postgresql://h/db?sslmode=on", "verify-full"),
         ("AUTH_DATABASE_URL", "postgresql://h/db?sslrootcert=/nowhere", "FileNotFoundError"),
-        ("AUTH_REDIS_URL", "redis+sentinel://a:26379,b:26379/mymaster", "not supported yet"),
-        ("AUTH_REDIS_URL", "redis+cluster://a:6379", "not supported yet"),
+        ("AUTH_REDIS_URL", "redis+sentinel://a:26379,b:26379", "must name the master"),
+        ("AUTH_REDIS_URL", "redis+sentinel://a:26379/my master", "must name the master"),
+        ("AUTH_REDIS_URL", "redis+sentinel://a:26379/mymaster/first", "number"),
+        ("AUTH_REDIS_URL", "redis+sentinel://a:26379/mymaster/0/0", "number"),
+        ("AUTH_REDIS_URL", "redis+sentinel://a,,b/mymaster", "hosts as host:port"),
+        ("AUTH_REDIS_URL", "redis+sentinel://a/mymaster?sentinel_username=u", "needs a sentinel_password"),
+        ("AUTH_REDIS_URL", "redis+cluster://a:6379/1", "no numbered databases"),
+        ("AUTH_REDIS_URL", "redis+cluster://a:0", "hosts as host:port"),
+        ("AUTH_REDIS_URL", "redis+cluster://a:70000", "hosts as host:port"),
+        ("AUTH_REDIS_URL", "redis+cluster://a b:6379", "hosts as host:port"),
+        ("AUTH_REDIS_URL", "redis+cluster://", "hosts as host:port"),
+        ("AUTH_REDIS_URL", "redis+cluster://a?sentinel_password=p", "options"),
+        ("AUTH_REDIS_URL", "redis+clusters://a", "redis+cluster://host"),
+        ("AUTH_REDIS_URL", "redis://a,b/0", "redis+sentinel:// or redis+cluster://"),
+        ("AUTH_REDIS_URL", "redis://password@h", "redis://:password@"),
+        ("AUTH_REDIS_URL", "redis+cluster://u:p:q@h", "%XX"),
+        ("AUTH_REDIS_URL", "redis://:p/q@h/0", "%XX"),
+        ("AUTH_REDIS_URL", "redis://:p#q@h/0", "%XX"),
+        ("AUTH_REDIS_URL", "redis://:p@q@h/0", "%XX"),
+        ("AUTH_REDIS_URL", "redis://h?protocol=2&protocol=3", "each once"),
+        ("AUTH_REDIS_URL", "redis://h?ssl_cert_reqs=none", "rediss://"),
+        ("AUTH_REDIS_URL", "rediss://h?ssl_check_hostname=maybe", "true or false"),
+        ("AUTH_REDIS_URL", "rediss://h?ssl_ca_certs=/nowhere", "ssl_ca_certs must name"),
+        ("AUTH_REDIS_URL", "rediss://h?ssl_certfile=/nowhere", "ssl_certfile and ssl_keyfile must name"),
+        ("AUTH_REDIS_URL", "rediss://h?ssl_keyfile=/nowhere", "needs an ssl_certfile"),
         ("AUTH_REDIS_URL", "unix:///run/redis.sock", "redis://"),
         ("AUTH_REDIS_URL", "redis:///0", "host"),
         ("AUTH_REDIS_URL", "redis://h/first", "number"),
@@ -224,6 +248,11 @@ def test_a_bad_value_is_refused_and_the_refusal_says_how_to_mend_it(
         ("AUTH_DATABASE_URL", "postgres://auth:p%40ss%2Fword@[::1]:5432/auth?sslmode=verify-full"),
         ("AUTH_DATABASE_URL", "postgresql:///auth?host=/run/postgresql"),
         ("AUTH_REDIS_URL", "rediss://user:p%40ss@redis:6380/2?protocol=3"),
+        ("AUTH_REDIS_URL", "redis://[::1]/"),
+        ("AUTH_REDIS_URL", "redis+sentinel://:p%2Cw@a,[::1]:26380,c.example:26379/my.master_1/3"),
+        ("AUTH_REDIS_URL", "rediss+sentinel://u:p@a/m?sentinel_username=s&sentinel_password=%40&ssl_cert_reqs=none"),
+        ("AUTH_REDIS_URL", "rediss+cluster://u:p@a:6379,b:6379?ssl_check_hostname=false"),
+        ("AUTH_REDIS_URL", "redis+cluster://a/0"),
         ("AUTH_LISTEN", "[::]:8000"),
         ("AUTH_LISTEN", "0.0.0.0:80"),
         ("AUTH_RSA_KEY_SIZE", "4096"),
@@ -364,3 +393,22 @@ def test_the_command_that_a_refusal_names_makes_a_key_that_is_taken(environment:
         made = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=True).stdout
         environment(AUTH_KEY_ENCRYPTION_KEYS=made)
         load_settings()
+
+
+def test_the_url_of_redis_is_understood() -> None:
+    address = parse_redis_url(
+        "rediss+sentinel://auth:p%40%3Aw@a,[::1]:26380/main/3"
+        "?sentinel_username=s&sentinel_password=%2C&ssl_check_hostname=false&protocol=3"
+    )
+    assert address.topology == "sentinel"
+    assert address.hosts == (Host("a", 26379), Host("::1", 26380))
+    assert (address.master, address.database, address.protocol) == ("main", 3, 3)
+    assert (address.credentials.username, address.credentials.password) == ("auth", "p@:w")
+    assert (address.sentinel_credentials.username, address.sentinel_credentials.password) == ("s", ",")
+    assert address.tls == {"ssl_check_hostname": False}
+    assert str(address) == "the master main of the Sentinels a:26379, [::1]:26380"
+    assert "p@:w" not in repr(address)
+    plain = parse_redis_url("redis+cluster://:p@a,b:7000")
+    assert (plain.topology, plain.hosts, plain.tls) == ("cluster", (Host("a", 6379), Host("b", 7000)), None)
+    assert (plain.credentials.username, plain.credentials.password) == (None, "p")
+    assert str(parse_redis_url("redis://a/2")) == "a:6379/2"

@@ -6,17 +6,16 @@ One key, `auth:revocations`. Whatever Redis loses, rolls back or never gets, the
 import json
 import math
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any, Final, cast
 
 import structlog
-from redis.asyncio import Redis
 
 from auth_service.errors import Unavailable
 from auth_service.revocation.live_set import BATCH
-from auth_service.stores.redis import redis_failures
+from auth_service.stores.redis import RedisClient, redis_failures
 from auth_service.verifier.revocations import KINDS, Entry
 
 BLOCK: Final = 0.5
@@ -35,7 +34,7 @@ _log = structlog.get_logger(__name__)
 class StreamWriter:
     """Appends to the stream, on the client that all of the service uses."""
 
-    def __init__(self, redis: "Redis") -> None:
+    def __init__(self, redis: RedisClient) -> None:
         self._script = redis.register_script(_SCRIPT)
 
     async def push(self, entries: Sequence[Entry]) -> None:
@@ -60,16 +59,15 @@ class StreamReader:
     `redis` is a client of its own with a patience longer than `BLOCK`.
     """
 
-    def __init__(self, redis: "Redis") -> None:
-        self._command: Callable[..., Awaitable[Any]] = redis.execute_command
-        self._close = redis.aclose
+    def __init__(self, redis: RedisClient) -> None:
+        self._redis = redis
         self._last = _START
 
     async def read(self) -> Read:
         """What is new, waiting for it for `BLOCK`. Raises Unavailable."""
         try:
             with redis_failures():
-                answer = await self._command(
+                answer = await self._redis.execute_command(
                     "XREAD", "COUNT", _COUNT, "BLOCK", int(BLOCK * 1000), "STREAMS", _KEY, self._last
                 )
         except Unavailable:
@@ -84,13 +82,14 @@ class StreamReader:
         """Whether the node that is read from says that it is the master. One that does not say is not."""
         try:
             with redis_failures():
-                role = await self._command("ROLE")
+                master = await self._redis.master_of(_KEY)
+                role = await master.role()
         except Unavailable:
             return False
         return bool(role and role[0] in (b"master", "master"))
 
     async def close(self) -> None:
-        await self._close()
+        await self._redis.aclose()
 
 
 def _messages(answer: Any) -> list[tuple[bytes, Any]]:

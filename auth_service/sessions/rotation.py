@@ -22,14 +22,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from importlib import resources
-from uuid import UUID
-
-from redis.asyncio import Redis
+from uuid import UUID, uuid4
 
 from auth_service.errors import Unavailable
 from auth_service.metrics import STORE_SECONDS
 from auth_service.sessions.session import Transport
-from auth_service.stores.redis import ANSWER_TIMEOUT, redis_failures
+from auth_service.stores.redis import ANSWER_TIMEOUT, RedisClient, redis_failures
 
 PATIENCE = 5.0
 """Seconds after which a refresh under way is dropped, wherever it waited."""
@@ -70,7 +68,7 @@ class RotationStore:
 
     def __init__(
         self,
-        redis: "Redis",
+        redis: RedisClient,
         *,
         window: timedelta,
         idle_life: timedelta,
@@ -139,17 +137,14 @@ class RotationStore:
         return max(int(found[1]) if found else 0, checkpoint.number)
 
     async def forget(self, session_ids: Sequence[UUID]) -> None:
-        """Drop the keys of ended sessions. Each is its own command: a cluster has no others."""
+        """Drop the keys of ended sessions."""
         with redis_failures():
-            async with self._redis.pipeline(transaction=False) as pipeline:
-                for session_id in session_ids:
-                    pipeline.delete(_key(session_id))
-                await pipeline.execute()
+            await self._redis.delete_each([_key(session_id) for session_id in session_ids])
 
     async def answers(self) -> None:
-        """Return if Redis answers; raises Unavailable otherwise."""
+        """Return if Redis answers: of a cluster, a master that a new session may fall to. Raises Unavailable."""
         with redis_failures():
-            await self._redis.ping()
+            await self._redis.get(_key(uuid4()))
 
 
 def _key(session_id: UUID) -> str:

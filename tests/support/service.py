@@ -7,13 +7,13 @@ from datetime import timedelta
 from typing import Any, Protocol
 
 import httpx2
-from redis.asyncio import Redis
 
 from auth_service.app import create_app
 from auth_service.application import Application
 from auth_service.settings import Settings
 from auth_service.stores.clock import Clock
 from auth_service.stores.rate_limits import PREFIX
+from auth_service.stores.redis import RedisClient
 
 PASSWORD = "correct horse battery staple"
 WINDOW = 30
@@ -63,8 +63,17 @@ class Service:
         self.clock.offset += timedelta(seconds=seconds)
 
     @property
-    def redis(self) -> "Redis":
+    def redis(self) -> RedisClient:
         return self.app.parts.redis
+
+    async def flush_redis(self) -> None:
+        """Remove every key, and what it knows of scripts."""
+        for master in (await self.redis.masters()).values():
+            await master.flushall()
+            await master.script_flush()
+
+    async def redis_keys(self, pattern: str) -> list[bytes | str]:
+        return [key for master in (await self.redis.masters()).values() for key in await master.keys(pattern)]
 
     async def register(self, **members: Any) -> SignedIn:
         """A new user, signed in over the body transport."""
@@ -102,7 +111,7 @@ class Service:
 
     async def forget_attempts(self) -> None:
         """As if the time had passed for which attempts are remembered."""
-        async for key in self.redis.scan_iter(f"{PREFIX}:*"):
+        for key in await self.redis_keys(f"{PREFIX}:*"):
             await self.redis.delete(key)
 
     async def flush_checkpoints(self) -> None:

@@ -3,17 +3,19 @@
 import asyncio
 import contextlib
 import itertools
+import os
 import secrets
 import signal
 import tempfile
 from base64 import urlsafe_b64encode
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 import psutil
+import pytest
 
 from auth_service.devstack.postgresql import PrivatePostgreSQL
 from auth_service.devstack.redis import PrivateRedis
@@ -21,30 +23,57 @@ from auth_service.parts import Parts
 from auth_service.settings import Settings, load_settings
 from auth_service.stores import schema
 from auth_service.stores.clock import Clock
+from tests.support.redis_topologies import ClusterSet, RedisTopology, SentinelSet, flush
 
 ISSUER = "https://auth.test"
+TOPOLOGY = os.environ.get("TEST_REDIS_TOPOLOGY", "single")
+"""What the stores of the run have for Redis: a single server, a cluster, or a master that Sentinels name."""
+_TOPOLOGIES: dict[str, Callable[[Path], RedisTopology]] = {
+    "single": PrivateRedis,
+    "cluster": ClusterSet,
+    "sentinel": SentinelSet,
+}
 _TEMPLATE = "template_auth"
 
 
 class Stores:
     """Both servers, and a migrated template database with one pair of signing keys for the whole run."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, topology: str = "single") -> None:
         self.postgresql = PrivatePostgreSQL(folder, fast=True)
-        self.redis = PrivateRedis(folder)
+        self._redis = _TOPOLOGIES[topology](folder)
         self.encryption_key = urlsafe_b64encode(secrets.token_bytes(32)).decode()
         self._numbers = itertools.count(1)
         self._signing_keys: list[tuple[object, ...]] = []
 
     def start(self) -> None:
         self.postgresql.start()
-        self.redis.start()
+        self._redis.start()
         self.postgresql.create_database(_TEMPLATE)
         asyncio.run(self._prepare())
 
     def stop(self) -> None:
-        self.redis.stop()
+        self._redis.stop()
         self.postgresql.stop()
+
+    @property
+    def redis(self) -> PrivateRedis:
+        """The single server, for a test that stops it or speaks to it itself."""
+        if not isinstance(self._redis, PrivateRedis):
+            pytest.skip("this test is about a single Redis server")
+        return self._redis
+
+    @property
+    def redis_url(self) -> str:
+        return self._redis.url()
+
+    @property
+    def versions(self) -> str:
+        return f"PostgreSQL {self.postgresql.version}, {self._redis.version}"
+
+    def flush_redis(self) -> None:
+        """Remove every key."""
+        flush(self._redis)
 
     def new_database(self, *, empty: bool = False) -> str:
         """The URL of a new database: a copy of the template, or one without any table."""
@@ -72,7 +101,7 @@ class Stores:
             **{
                 "issuer": ISSUER,
                 "database_url": self.postgresql.url(_TEMPLATE),
-                "redis_url": self.redis.url(),
+                "redis_url": self.redis_url,
                 "key_encryption_keys": self.encryption_key,
                 "allowed_origins": "https://app.test",
                 "unthrottled_networks": "127.0.0.0/8",  # tests come from one address, many at once
@@ -92,11 +121,11 @@ class Stores:
 
 
 @contextmanager
-def started_stores() -> Iterator[Stores]:
+def started_stores(*, topology: str = "single") -> Iterator[Stores]:
     """Stores on ports and in a folder of their own, for as long as the body runs."""
     with tempfile.TemporaryDirectory(prefix="auth-tests-") as folder:
         Path(folder).chmod(0o755)  # PostgreSQL may run as somebody else
-        stores = Stores(Path(folder))
+        stores = Stores(Path(folder), topology=topology)
         try:
             stores.start()
             yield stores

@@ -39,14 +39,17 @@ class HealthEndpoints:
         """Ready while it holds signing keys and is not draining. A store that is down is named but changes nothing:
         all replicas share the stores, and taking every one out of service would take the JWKS with them. So is a key
         that cannot be read: a wrong encryption key is most often everywhere."""
-        states = await asyncio.gather(*map(_state, self._stores.values()))
-        stores = dict(zip(self._stores, states, strict=True))
+        found = await asyncio.gather(*map(_problem, self._stores.values()))
+        problems = {name: problem for name, problem in zip(self._stores, found, strict=True) if problem is not None}
+        stores = {name: "down" if name in problems else "up" for name in self._stores}
         readiness = self._readiness
         status = "draining" if readiness.draining else "ready" if readiness.ready else "starting"
         body: dict[str, object] = {"status": status, "stores": stores}
-        problem = self._keys_problem()
-        if problem is not None:
-            body["keys"] = problem
+        if problems:
+            body["problems"] = problems
+        keys_problem = self._keys_problem()
+        if keys_problem is not None:
+            body["keys"] = keys_problem
         return _answer(200 if readiness.ready else 503, body)
 
     async def started(self, _request: Request) -> Response:
@@ -59,14 +62,16 @@ class HealthEndpoints:
         return _answer(200 if readiness.started else 503, body)
 
 
-async def _state(check: Check) -> str:
-    """A store that hangs must not hold up the probe: Kubernetes gives it a second by default."""
+async def _problem(check: Check) -> str | None:
+    """What keeps a store from answering. One that hangs must not hold up the probe: Kubernetes gives it a second."""
     try:
         async with asyncio.timeout(_PATIENCE):
             await check()
-    except (Unavailable, TimeoutError):
-        return "down"
-    return "up"
+    except Unavailable as exc:
+        return exc.reason
+    except TimeoutError:
+        return "no answer in time"
+    return None
 
 
 def _answer(status: int, body: dict[str, object]) -> Response:

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from importlib import resources
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from auth_service.errors import Unavailable
 from auth_service.metrics import STORE_SECONDS
@@ -140,11 +140,6 @@ class RotationStore:
         """Drop the keys of ended sessions."""
         with redis_failures():
             await self._redis.delete_each([_key(session_id) for session_id in session_ids])
-
-    async def answers(self) -> None:
-        """Return if Redis answers: of a cluster, a master that a new session may fall to. Raises Unavailable."""
-        with redis_failures():
-            await self._redis.get(_key(uuid4()))
 
 
 def _key(session_id: UUID) -> str:

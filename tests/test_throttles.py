@@ -406,17 +406,22 @@ async def test_an_address_may_try_a_hundred_registrations_in_a_minute(service: S
 
 
 async def test_renaming_tells_no_more_taken_names_than_registration(service: Service) -> None:
-    ada, other = await service.register(), await service.register()
-    caller = _Caller(service, _HERE)
+    ada, bob, other = [await service.register() for _ in range(3)]
+    callers = [_Caller(service, _HERE), _Caller(service, _ELSEWHERE)]
 
-    async def rename(username: str) -> httpx2.Response:
-        return await caller.http.patch("/user/me", json={"username": username}, headers=ada.bearer)
+    async def rename(number: int, username: str, user: SignedIn = ada) -> httpx2.Response:
+        return await callers[number % 2].http.patch("/user/me", json={"username": username}, headers=user.bearer)
 
     for number in range(20):
-        assert (await rename(f"new{number}")).status_code == 200, "which forgives nothing"
-        assert problem(await rename(other.username)) == (409, "username_taken")
-    assert problem(await rename(other.username)) == _HELD_BACK
-    assert problem(await rename("brand-new")) == _HELD_BACK
+        assert (await rename(number, f"new{number}")).status_code == 200, "which forgives nothing"
+        assert problem(await rename(number, other.username)) == (409, "username_taken")
+    for number in range(2):
+        assert problem(await rename(number, other.username)) == _HELD_BACK
+        assert problem(await rename(number, "brand-new")) == _HELD_BACK
+    for _ in range(10):
+        assert problem(await rename(0, other.username, bob)) == (409, "username_taken")
+    assert problem(await rename(0, other.username, bob)) == _HELD_BACK, "for any account of theirs"
+    assert (await rename(1, "brand-new", bob)).status_code == 200
 
 
 async def test_the_document_declares_that_these_may_be_held_back(service: Service) -> None:

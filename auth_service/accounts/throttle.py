@@ -24,8 +24,8 @@ from auth_service.stores.places import LIFE, MemoryPlaces, RedisPlaces
 from auth_service.stores.rate_limits import MemoryCounters, RedisCounters
 from auth_service.stores.redis import redis_failures
 
-PATIENCE = timedelta(seconds=3)
-"""For how long an attempt waits for those in front of it."""
+_IN_LINE = 10.0  # seconds that an attempt waits for others that wait
+_FOR_ROOM = 3.0  # seconds that the first of them waits for room: it comes sooner, unless what is under way is stuck
 _LOOK_EVERY = 0.02  # seconds: about as long as one password takes to hash
 
 _STRANGERS: tuple[Bucket, ...] = ("account", "everybody")
@@ -128,7 +128,8 @@ class Throttle:
     ) -> AsyncIterator[None]:
         """An attempt is under way for as long as the body runs; what it ends in says whether it was a failure.
 
-        It may have to wait for others that are under way, up to PATIENCE. `account` names the one that is tried.
+        It may have to wait for others that are under way: three seconds, and behind others who wait longer than that
+        only while they get in. `account` names the one that is tried.
         `is_known_here`: asked when there is no room in a bucket that strangers fill, and if it is so, such buckets do
         not hold the attempt back: nobody is locked out from elsewhere.
 
@@ -164,7 +165,7 @@ class Throttle:
         is_known_here: Callable[[], Awaitable[bool]] | None,
     ) -> Attempt:
         attempt = Attempt(stores, buckets)
-        deadline = asyncio.get_running_loop().time() + PATIENCE.total_seconds()
+        deadline = asyncio.get_running_loop().time() + _IN_LINE
         ignoring: tuple[Bucket, ...] = ()
         in_line = False
         async with AsyncExitStack() as line:
@@ -187,7 +188,9 @@ class Throttle:
                             await (asyncio.sleep(_LOOK_EVERY) if in_line else line.enter_async_context(lock))
                     except TimeoutError:
                         raise _held_back(limits, obstacle.bucket, retry_after=1) from None
-                    in_line = True
+                    if not in_line:
+                        in_line = True
+                        deadline = asyncio.get_running_loop().time() + _FOR_ROOM
                 obstacle = await attempt.enter(ignoring=ignoring)
         return attempt
 

@@ -204,7 +204,8 @@ async def test_whoever_signs_in_is_forgiven_their_failures(service: Service) -> 
 async def test_signing_in_is_no_failure_however_often(service: Service) -> None:
     ada = await service.register()
     caller = _Caller(service, _HERE)
-    for _ in range(35):
+    await _fill(service, "address", bucket_key(_HERE), left=1)
+    for _ in range(6):
         assert (await caller.login(email=ada.email)).status_code == 200
 
 
@@ -264,7 +265,7 @@ async def test_a_password_that_finds_the_queue_full_is_503_and_no_failure(servic
     ada = await service.register()
     passwords = service.app.parts.passwords
     places = 64 * len(os.sched_getaffinity(0))
-    slow = "$pbkdf2-sha256$6000000$c2FsdHNhbHQ$" + "A" * 43  # a second and more to check
+    slow = "$pbkdf2-sha256$3000000$c2FsdHNhbHQ$" + "A" * 43  # a second and more to check
     checks = [asyncio.create_task(passwords.check("wrong", slow)) for _ in range(places)]
     caller = _Caller(service, _HERE)
     answers = [

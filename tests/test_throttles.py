@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -366,11 +367,12 @@ async def test_a_process_that_is_killed_holds_nobody_back_for_long(service: Serv
 
 async def test_a_place_is_renewed_for_as_long_as_its_attempt_lasts(service: Service) -> None:
     async with _attempts(service, 1, _HERE, "ada", life=timedelta(seconds=0.6)):
+        redis: Any = service.redis
         [key, *_] = await _under_way(service)
-        [(_, first)] = await service.redis.zrange(key, 0, -1, withscores=True)
+        [(_, first)] = await redis.zrange(key, 0, -1, withscores=True)
 
         async def is_renewed() -> bool:
-            [(_, lapses)] = await service.redis.zrange(key, 0, -1, withscores=True)
+            [(_, lapses)] = await redis.zrange(key, 0, -1, withscores=True)
             return bool(lapses > first + 600)
 
         await _until(is_renewed)
@@ -428,9 +430,10 @@ async def _are_under_way(service: Service, count: int) -> bool:
 
 
 async def _pass_time_under_way(service: Service, *, seconds: int) -> None:
+    redis: Any = service.redis
     for key in await _under_way(service):
-        for who in await service.redis.zrange(key, 0, -1):
-            await service.redis.zincrby(key, -1000 * seconds, who)
+        for who in await redis.zrange(key, 0, -1):
+            await redis.zincrby(key, -1000 * seconds, who)
 
 
 async def _until(is_so: Callable[[], Awaitable[bool]]) -> None:

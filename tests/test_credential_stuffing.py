@@ -10,8 +10,8 @@ from auth_service.audit import OPERATOR
 from tests.support.admin import events
 from tests.support.service import PASSWORD, Service, SignedIn
 
-_SCALE = 10 if os.environ.get("TEST_CAMPAIGN") else 1
-_ATTEMPTS, _ACCOUNTS, _ADDRESSES = 1000 * _SCALE, 100 * _SCALE, 10 * _SCALE
+_SCALE = 25 if os.environ.get("TEST_CAMPAIGN") else 1
+_ATTEMPTS, _ACCOUNTS, _ADDRESSES = 400 * _SCALE, 40 * _SCALE, 4 * _SCALE
 _AT_ONCE = 16
 _PER_MINUTE, _PER_HOUR = 30, 100
 """Failures that an address may have."""

@@ -87,15 +87,13 @@ async def test_a_stop_finishes_what_is_in_flight_and_loses_nothing(
         status, body = await connections[0].post("/user/register", _registration("ada"))
         assert status == 201
         _, refreshed = await connections[0].post("/user/refresh-token", {"refresh_token": body["refresh_token"]})
-        # Each waits for a password hash: they are in flight when the signal comes.
-        registrations = [
-            asyncio.create_task(connection.post("/user/register", _registration(f"user{number}")))
-            for number, connection in enumerate(connections)
-        ]
+        # Each waits for a password hash, or for those that do: they are in flight when the signal comes.
+        credentials = {"email": "ada@example.com", "password": PASSWORD}
+        logins = [asyncio.create_task(connection.post("/user/login", credentials)) for connection in connections]
         await _until_in_flight(process, workers)
         process.send(signal.SIGTERM)
-        answers = await asyncio.gather(*registrations)
-        assert {status for status, _ in answers} == {201}
+        answers = await asyncio.gather(*logins)
+        assert {status for status, _ in answers} == {200}
         code = await asyncio.to_thread(process.stop)
         assert code == 0
         assert "Traceback" not in process.log.read_text()
@@ -153,7 +151,7 @@ async def _knock(port: int, outcomes: Counter[str], *, reused: bool) -> None:
 
 
 async def _until_in_flight(process: ServedProcess, workers: int) -> None:
-    """Wait until some registration has reached the hash: its thread burns CPU."""
+    """Wait until some login has reached the hash: its thread burns CPU."""
     parent = psutil.Process(process.popen.pid)
     group = [parent, *parent.children(recursive=True)]
     assert len(group) > workers - 1

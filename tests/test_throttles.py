@@ -3,18 +3,29 @@
 import asyncio
 import os
 import signal
-from collections.abc import Callable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
 from prometheus_client import REGISTRY
 
-from auth_service.accounts.address_buckets import bucket_key
-from auth_service.accounts.throttle import LOGIN
+from auth_service.accounts import names
+from auth_service.accounts.address_buckets import AddressBuckets, bucket_key
+from auth_service.accounts.throttle import LOGIN, PASSWORD_CHECK, Limits, Throttle
 from auth_service.audit import OPERATOR
+from auth_service.errors import InvalidCredentials, TooManyAttempts, Unavailable
 from auth_service.settings import Settings
+from auth_service.stores.places import LIFE
 from auth_service.stores.rate_limits import PREFIX
 from tests.support.admin import events
+from tests.support.load import Connection
+from tests.support.processes import served
 from tests.support.service import PASSWORD, Service, SignedIn, Start, problem, running_service
 from tests.support.stores import Stores, stopped
 
@@ -194,7 +205,8 @@ async def test_whoever_signs_in_is_forgiven_their_failures(service: Service) -> 
 async def test_signing_in_is_no_failure_however_often(service: Service) -> None:
     ada = await service.register()
     caller = _Caller(service, _HERE)
-    for _ in range(35):
+    await _fill(service, "address", bucket_key(_HERE), left=1)
+    for _ in range(6):
         assert (await caller.login(email=ada.email)).status_code == 200
 
 
@@ -254,7 +266,7 @@ async def test_a_password_that_finds_the_queue_full_is_503_and_no_failure(servic
     ada = await service.register()
     passwords = service.app.parts.passwords
     places = 64 * len(os.sched_getaffinity(0))
-    slow = "$pbkdf2-sha256$6000000$c2FsdHNhbHQ$" + "A" * 43  # a second and more to check
+    slow = "$pbkdf2-sha256$3000000$c2FsdHNhbHQ$" + "A" * 43  # a second and more to check
     checks = [asyncio.create_task(passwords.check("wrong", slow)) for _ in range(places)]
     caller = _Caller(service, _HERE)
     answers = [
@@ -292,6 +304,153 @@ async def test_redis_holds_no_name_and_no_address_and_forgets_everything(service
         members = await service.redis.smembers(key) if await service.redis.type(key) == b"set" else set()
         for text in (key, *members):
             assert not any(word in text for word in (b"somebody", b"example.com", _HERE.encode()))
+
+
+# At once.
+
+
+async def test_64_right_logins_of_one_account_at_once_are_all_let_in(service: Service, start: Start) -> None:
+    ada = await service.register()
+    services = [service, await start()]
+    answers = await asyncio.gather(
+        *(_Caller(services[number % 2], _HERE).login(email=ada.email) for number in range(64))
+    )
+    assert {answer.status_code for answer in answers} == {200}
+    assert await _under_way(service) == {}
+
+
+async def test_100_users_who_log_in_at_once_behind_one_address_are_all_let_in(service: Service) -> None:
+    users = await _add_users(service, 100)
+    answers = await asyncio.gather(*(_Caller(service, _HERE).login(username=name) for name in users))
+    assert {answer.status_code for answer in answers} == {200}
+
+
+async def test_guesses_at_one_account_hold_back_no_other_that_is_logged_in_to_with_them(service: Service) -> None:
+    ada, *users = await _add_users(service, 9)
+    guesses = [_Caller(service, _HERE).login("wrong", username=ada) for _ in range(32)]
+    right = [_Caller(service, _HERE).login(username=name) for name in users for _ in range(4)]
+    answers = await asyncio.gather(*(login for pair in zip(guesses, right, strict=True) for login in pair))
+    assert sorted(problem(answer) for answer in answers[::2]) == [*[_REFUSED] * 5, *[_HELD_BACK] * 27]
+    assert {answer.status_code for answer in answers[1::2]} == {200}
+
+
+async def test_after_three_failures_two_more_may_fail_however_many_come_at_once(service: Service) -> None:
+    ada = await service.register()
+    await _fill(service, "pair", bucket_key(_HERE, ada.email), left=2)
+    answers = await asyncio.gather(*(_Caller(service, _HERE).login("wrong", email=ada.email) for _ in range(32)))
+    assert sorted(problem(answer) for answer in answers) == [*[_REFUSED] * 2, *[_HELD_BACK] * 30]
+
+
+async def test_a_process_that_is_killed_holds_nobody_back_for_long(service: Service, tmp_path: Path) -> None:
+    ada = await service.register()
+    login = {"email": ada.email, "password": PASSWORD}
+    # One that lives on keeps the bucket alive, and not the places of the dead.
+    async with _attempts(service, 1, "127.0.0.1", ada.email, life=timedelta(minutes=5)):
+        with served(service.settings, tmp_path) as [process]:
+            connections = [await Connection.open(process.port) for _ in range(4)]
+            async with service.app.parts.database.transaction() as transaction:
+                await transaction.rows("SELECT 1 FROM users FOR UPDATE")  # so that none is over before it is killed
+                logins = [asyncio.create_task(connection.post("/user/login", login)) for connection in connections]
+                await _until(lambda: _are_under_way(service, 5))
+                process.send(signal.SIGKILL)
+                await asyncio.wait(logins)
+        for connection in connections:
+            with suppress(ConnectionError):
+                await connection.close()
+        assert all(isinstance(login.exception(), EOFError | ConnectionError) for login in logins)
+        held_back = await service.http.post("/user/login", json=login)
+        assert _retry_after(held_back) == 1, "has waited, and for nothing: nobody has failed"
+        await _pass_time_under_way(service, seconds=16)
+        assert (await service.http.post("/user/login", json=login)).status_code == 200
+    assert await _under_way(service) == {}
+
+
+async def test_a_place_is_renewed_for_as_long_as_its_attempt_lasts(service: Service) -> None:
+    async with _attempts(service, 1, _HERE, "ada", life=timedelta(seconds=0.6)):
+        redis: Any = service.redis
+        [key, *_] = await _under_way(service)
+        [(_, first)] = await redis.zrange(key, 0, -1, withscores=True)
+
+        async def is_renewed() -> bool:
+            [(_, lapses)] = await redis.zrange(key, 0, -1, withscores=True)
+            return bool(lapses > first + 600)
+
+        await _until(is_renewed)
+
+
+async def test_where_they_are_signed_in_nobody_waits_for_strangers(service: Service) -> None:
+    ada = await service.register()
+    assert (await _Caller(service, _HERE).login(email=ada.email)).status_code == 200
+    async with _attempts(service, 10, _ELSEWHERE, ada.email, operation=replace(LOGIN, pair=(), address=())):
+        assert (await _Caller(service, _HERE).login(email=ada.email)).status_code == 200
+
+
+async def test_a_failure_that_cannot_be_counted_is_not_told(
+    fragile_settings: Callable[..., Settings], fragile: Stores
+) -> None:
+    async with running_service(fragile_settings()) as service, AsyncExitStack() as outage:
+        throttle = service.app.parts.throttle
+
+        async def fail(limits: Limits) -> None:
+            async with throttle.attempt(limits, address=_HERE, account="ada"):
+                if limits is LOGIN:
+                    await outage.enter_async_context(stopped(fragile.redis, signal.SIGKILL))
+                raise InvalidCredentials
+
+        with pytest.raises(Unavailable):
+            await fail(LOGIN)
+        for _ in range(10):
+            with pytest.raises(InvalidCredentials):
+                await fail(PASSWORD_CHECK)
+        with pytest.raises(TooManyAttempts):
+            await fail(PASSWORD_CHECK)
+
+
+@asynccontextmanager
+async def _attempts(
+    service: Service, count: int, address: str, account: str, *, operation: Limits = LOGIN, life: timedelta = LIFE
+) -> AsyncIterator[None]:
+    """So many of them are under way while the body runs."""
+    throttle = Throttle(service.redis, AddressBuckets(()), life=life)
+    async with AsyncExitStack() as stack:
+        for _ in range(count):
+            await stack.enter_async_context(throttle.attempt(operation, address=address, account=account))
+        yield
+
+
+async def _under_way(service: Service) -> dict[bytes, int]:
+    """How many are, in each bucket in which any is."""
+    keys = [key async for key in service.redis.scan_iter(f"{PREFIX}:*/under_way")]
+    return {key: await service.redis.zcard(key) for key in keys}
+
+
+async def _are_under_way(service: Service, count: int) -> bool:
+    return count in (await _under_way(service)).values()
+
+
+async def _pass_time_under_way(service: Service, *, seconds: int) -> None:
+    redis: Any = service.redis
+    for key in await _under_way(service):
+        for who in await redis.zrange(key, 0, -1):
+            await redis.zincrby(key, -1000 * seconds, who)
+
+
+async def _until(is_so: Callable[[], Awaitable[bool]]) -> None:
+    deadline = time.monotonic() + 5
+    while not await is_so():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
+
+
+async def _add_users(service: Service, count: int) -> list[str]:
+    """The names of new accounts, all with the same hash, which takes less time to make than one each."""
+    password_hash = await service.app.parts.passwords.hash(PASSWORD)
+    users = [f"somebody{number}" for number in range(count)]
+    await service.app.parts.users.import_batch(
+        [(names.username(name), names.email(f"{name}@example.com"), password_hash, frozenset()) for name in users],
+        by=OPERATOR,
+    )
+    return users
 
 
 # Who is signed in.
@@ -406,17 +565,22 @@ async def test_an_address_may_try_a_hundred_registrations_in_a_minute(service: S
 
 
 async def test_renaming_tells_no_more_taken_names_than_registration(service: Service) -> None:
-    ada, other = await service.register(), await service.register()
-    caller = _Caller(service, _HERE)
+    ada, bob, other = [await service.register() for _ in range(3)]
+    callers = [_Caller(service, _HERE), _Caller(service, _ELSEWHERE)]
 
-    async def rename(username: str) -> httpx2.Response:
-        return await caller.http.patch("/user/me", json={"username": username}, headers=ada.bearer)
+    async def rename(number: int, username: str, user: SignedIn = ada) -> httpx2.Response:
+        return await callers[number % 2].http.patch("/user/me", json={"username": username}, headers=user.bearer)
 
     for number in range(20):
-        assert (await rename(f"new{number}")).status_code == 200, "which forgives nothing"
-        assert problem(await rename(other.username)) == (409, "username_taken")
-    assert problem(await rename(other.username)) == _HELD_BACK
-    assert problem(await rename("brand-new")) == _HELD_BACK
+        assert (await rename(number, f"new{number}")).status_code == 200, "which forgives nothing"
+        assert problem(await rename(number, other.username)) == (409, "username_taken")
+    for number in range(2):
+        assert problem(await rename(number, other.username)) == _HELD_BACK
+        assert problem(await rename(number, "brand-new")) == _HELD_BACK
+    for _ in range(10):
+        assert problem(await rename(0, other.username, bob)) == (409, "username_taken")
+    assert problem(await rename(0, other.username, bob)) == _HELD_BACK, "for any account of theirs"
+    assert (await rename(1, "brand-new", bob)).status_code == 200
 
 
 async def test_the_document_declares_that_these_may_be_held_back(service: Service) -> None:

@@ -55,10 +55,10 @@ class SignIn:
         """Make an account and sign it in. Raises WeakPassword, Taken, TooManyAttempts."""
         address = opening.source.ip
         # Redis is asked here: a session whose refreshes could not be tracked is not opened.
-        async with self._throttle.attempt(REGISTRATION, address=address):
-            await self._password_rules.require(password, username=username.text, email=email.text)
-            async with self._name_questions.asked(username, email, address=address):
-                return await self._register(username, email, password, opening)
+        await self._throttle.count(REGISTRATION, address=address)
+        await self._password_rules.require(password, username=username.text, email=email.text)
+        async with self._name_questions.asked(username, email, address=address):
+            return await self._register(username, email, password, opening)
 
     async def _register(self, username: Name, email: Name, password: str, opening: Opening) -> IssuedTokens:
         await self._refuse_taken(username, email)

@@ -1,44 +1,50 @@
-"""Throttles: how often something may be tried with a password or a name, and until when whoever tries is held back.
+"""Throttles: how often something may fail with a password or a name, and until when whoever tries is held back.
 
-An attempt is counted before anything is looked up or hashed, so however many come at once, no more get through than one
-by one; what turns out not to count is given back. A bucket is filled by one name or address whether or not there is
-such an account, and says so in the same words. A window begins with its first attempt. The counters are Redis's
-(`stores/rate_limits.py`); their keys hold digests.
+What is counted are failures. What is under way may still become one, so there is never more of it than there may be
+failures: however many come at once, no more of them fail than one by one. The others wait for those in front, since a
+success holds nobody back. A bucket is filled by one name or address whether or not there is such an account, and says
+so in the same words. A window begins with its first failure. The keys hold digests.
 """
 
-import math
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from datetime import timedelta
+from typing import Any
+from weakref import WeakValueDictionary
 
 from limits import RateLimitItem, parse_many
-from limits.aio.storage import MemoryStorage
 
 from auth_service.accounts.address_buckets import AddressBuckets, address_part, bucket_key
+from auth_service.accounts.attempt import Attempt, Bucket, Filled, Stores, seconds_left
 from auth_service.errors import InvalidCredentials, ServiceError, Taken, TooManyAttempts, Unavailable
 from auth_service.metrics import THROTTLE_FALLBACKS, THROTTLED
-from auth_service.stores.rate_limits import Counters, RedisCounters
+from auth_service.stores.places import LIFE, MemoryPlaces, RedisPlaces
+from auth_service.stores.rate_limits import MemoryCounters, RedisCounters
 from auth_service.stores.redis import redis_failures
 
-Bucket = Literal["address", "pair", "account", "everybody"]
-"""What is counted together. A pair is one account from one address. Strangers fill `account` and `everybody`."""
+_IN_LINE = 10.0  # seconds that an attempt waits for others that wait
+_FOR_ROOM = 3.0  # seconds that the first of them waits for room: it comes sooner, unless what is under way is stuck
+_LOOK_EVERY = 0.02  # seconds: about as long as one password takes to hash
+
+_STRANGERS: tuple[Bucket, ...] = ("account", "everybody")
+"""The buckets that others can fill from elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """How often one operation may be tried: for each bucket its windows, the longest first.
 
-    The buckets are counted in the order in which they stand here: first those that only the caller's own attempts fill.
+    The buckets stand in this order: first those that only the caller's own attempts fill.
     """
 
     operation: str
     failure: type[ServiceError] | None
-    """What an attempt must end in to stay counted; None: every attempt does."""
-    proves: bool
+    """What an attempt must end in to be counted; None: every one is counted as it begins."""
+    proves: bool = False
     """Whether who succeeds has proved to be the owner: then their earlier failures are forgiven."""
-    without_redis: bool
+    without_redis: bool = False
     """Whether it goes on while Redis is away, counted in the memory of this process."""
     address: Sequence[RateLimitItem] = ()
     pair: Sequence[RateLimitItem] = ()
@@ -58,7 +64,6 @@ LOGIN = Limits(
     "login",
     failure=InvalidCredentials,
     proves=True,
-    without_redis=False,
     address=parse_many("100/hour; 30/minute"),
     pair=parse_many("50/day; 20/hour; 5/minute"),
     # By the name that was given. An account has two, a user name and an address, so 100 in a day: SECURITY.md P5.
@@ -68,8 +73,6 @@ LOGIN = Limits(
 REGISTRATION = Limits(
     "registration",
     failure=None,
-    proves=False,
-    without_redis=False,
     address=parse_many("500/hour; 100/minute"),
     everybody=parse_many("600/minute"),
 )
@@ -84,7 +87,6 @@ PASSWORD_CHECK = Limits(
 RENAMING = Limits(
     "renaming",
     failure=Taken,
-    proves=False,
     without_redis=True,
     address=parse_many("20/hour"),
     account=parse_many("20/hour"),
@@ -92,12 +94,28 @@ RENAMING = Limits(
 
 
 class Throttle:
-    """Counts attempts, and refuses those that are too many."""
+    """Counts failures, and refuses attempts that are too many. `life`: of the place of an attempt that is under way."""
 
-    def __init__(self, redis: Any, addresses: AddressBuckets) -> None:
-        self._redis = RedisCounters(redis)
-        self._memory = MemoryStorage()
+    def __init__(self, redis: Any, addresses: AddressBuckets, *, life: timedelta = LIFE) -> None:
+        self._redis = Stores(RedisCounters(redis), RedisPlaces(redis, life=life))
+        self._memory = Stores(MemoryCounters(), MemoryPlaces())
         self._addresses = addresses
+        # Those of this process that wait for room in a bucket: one after the other, and only the first of them looks.
+        self._lines: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    async def count(self, limits: Limits, *, address: str | None) -> None:
+        """Count something of which every attempt counts. Raises TooManyAttempts, with how long to wait; Unavailable."""
+        counters = self._redis.counters
+        counted = []
+        for each in self._buckets(limits, address, account=None):
+            for window, key in each.windows:
+                with redis_failures():
+                    counted.append(key)
+                    if await counters.incr(key, window.get_expiry()) <= window.amount:
+                        continue
+                    for number in counted:
+                        await counters.decr(number)
+                raise _held_back(limits, each.bucket, retry_after=await seconds_left(counters, key))
 
     @asynccontextmanager
     async def attempt(
@@ -108,13 +126,85 @@ class Throttle:
         account: str | None = None,
         is_known_here: Callable[[], Awaitable[bool]] | None = None,
     ) -> AsyncIterator[None]:
-        """Count an attempt for as long as the body runs; what it ends in says whether it stays counted.
+        """An attempt is under way for as long as the body runs; what it ends in says whether it was a failure.
 
-        `account` names the one that is tried. `is_known_here`: asked when a bucket is full that strangers fill, and if
-        it is so, that bucket does not hold the attempt back: nobody is locked out from elsewhere.
+        It may have to wait for others that are under way: three seconds, and behind others who wait longer than that
+        only while they get in. `account` names the one that is tried.
+        `is_known_here`: asked when there is no room in a bucket that strangers fill, and if it is so, such buckets do
+        not hold the attempt back: nobody is locked out from elsewhere.
 
         Raises TooManyAttempts, with how long to wait; Unavailable.
         """
+        buckets = self._buckets(limits, address, account)
+        try:
+            attempt = await self._admit(self._redis, limits, buckets, is_known_here)
+        except Unavailable:
+            if not limits.without_redis:
+                raise
+            THROTTLE_FALLBACKS.labels(operation=limits.operation).inc()
+            attempt = await self._admit(self._memory, limits, buckets, is_known_here)
+        keeping = asyncio.create_task(attempt.keep())
+        try:
+            yield
+        except ServiceError as exc:
+            if limits.failure is not None and isinstance(exc, limits.failure):
+                await self._fail(attempt, limits)
+            raise
+        else:
+            if limits.proves:
+                await attempt.forgive(("account", "pair"))
+        finally:
+            keeping.cancel()
+            await attempt.leave()
+
+    async def _admit(
+        self,
+        stores: Stores,
+        limits: Limits,
+        buckets: Sequence[Filled],
+        is_known_here: Callable[[], Awaitable[bool]] | None,
+    ) -> Attempt:
+        attempt = Attempt(stores, buckets)
+        deadline = asyncio.get_running_loop().time() + _IN_LINE
+        ignoring: tuple[Bucket, ...] = ()
+        in_line = False
+        async with AsyncExitStack() as line:
+            # Behind those who wait already; but in no line that strangers make long.
+            obstacle = next(
+                (each for each in buckets if each.bucket not in _STRANGERS and each.key in self._lines), None
+            )
+            obstacle = obstacle or await attempt.enter()
+            while obstacle is not None:
+                if obstacle.bucket in _STRANGERS and is_known_here is not None:
+                    ignoring = _STRANGERS if await is_known_here() else ()
+                    is_known_here = None  # it is asked once
+                elif obstacle.full is not None:
+                    wait = await seconds_left(stores.counters, obstacle.full)
+                    raise _held_back(limits, obstacle.bucket, retry_after=wait)
+                else:
+                    lock = self._lines.setdefault(obstacle.key, asyncio.Lock())
+                    try:
+                        async with asyncio.timeout_at(deadline):
+                            await (asyncio.sleep(_LOOK_EVERY) if in_line else line.enter_async_context(lock))
+                    except TimeoutError:
+                        raise _held_back(limits, obstacle.bucket, retry_after=1) from None
+                    if not in_line:
+                        in_line = True
+                        deadline = asyncio.get_running_loop().time() + _FOR_ROOM
+                obstacle = await attempt.enter(ignoring=ignoring)
+        return attempt
+
+    async def _fail(self, attempt: Attempt, limits: Limits) -> None:
+        try:
+            await attempt.fail()
+        except Unavailable:
+            if not limits.without_redis:
+                raise
+            THROTTLE_FALLBACKS.labels(operation=limits.operation).inc()
+            await attempt.fail(self._memory.counters)
+
+    def _buckets(self, limits: Limits, address: str | None, account: str | None) -> list[Filled]:
+        """Those that an attempt fills: an address in an unthrottled network has none of its own."""
         keys: dict[Bucket, str] = {
             "pair": bucket_key(address_part(address), account),
             "account": bucket_key(account),
@@ -122,72 +212,15 @@ class Throttle:
         }
         if self._addresses.counts(address):
             keys["address"] = bucket_key(address_part(address))
-        try:
-            counted = await self._count(_Counted(self._redis), limits, keys, is_known_here)
-        except Unavailable:
-            if not limits.without_redis:
-                raise
-            THROTTLE_FALLBACKS.labels(operation=limits.operation).inc()
-            counted = await self._count(_Counted(self._memory), limits, keys, is_known_here)
-        try:
-            yield
-        except BaseException as exc:
-            if limits.failure is not None and not isinstance(exc, limits.failure):
-                await counted.give_back()
-            raise
-        if limits.failure is not None:
-            await counted.give_back(forgiving=("account", "pair") if limits.proves else ())
-
-    async def _count(
-        self,
-        counted: "_Counted",
-        limits: Limits,
-        keys: Mapping[Bucket, str],
-        is_known_here: Callable[[], Awaitable[bool]] | None,
-    ) -> "_Counted":
-        known_here: bool | None = None
+        buckets = []
         for bucket, windows in limits.buckets():
-            if bucket not in keys:
-                continue
-            prefix = f"{limits.operation}/{bucket}/{keys[bucket]}"
-            wait = await counted.count(
-                bucket, [(window, f"{prefix}/{window.amount}/{window.get_expiry()}") for window in windows]
-            )
-            if wait is None:
-                continue
-            if bucket in ("account", "everybody") and is_known_here is not None:
-                known_here = await is_known_here() if known_here is None else known_here
-                if known_here:
-                    continue
-            await counted.give_back()
-            THROTTLED.labels(operation=limits.operation, bucket=bucket).inc()
-            raise TooManyAttempts(f"{limits.operation}: {bucket}", retry_after=wait)
-        return counted
+            if windows and bucket in keys:
+                prefix = f"{limits.operation}/{bucket}/{keys[bucket]}"
+                counters = [(window, f"{prefix}/{window.amount}/{window.get_expiry()}") for window in windows]
+                buckets.append(Filled(bucket, f"{prefix}/under_way", counters))
+        return buckets
 
 
-class _Counted:
-    """What one attempt has been counted in."""
-
-    def __init__(self, counters: Counters) -> None:
-        self._counters = counters
-        self._keys: list[tuple[Bucket, str]] = []
-
-    async def count(self, bucket: Bucket, windows: list[tuple[RateLimitItem, str]]) -> int | None:
-        """Count in each window of one bucket; where one is full count in none, and answer the seconds until it ends."""
-        with redis_failures():
-            for number, (window, key) in enumerate(windows):
-                if await self._counters.incr(key, window.get_expiry()) > window.amount:
-                    ends = await self._counters.get_expiry(key)
-                    for _, counted in windows[: number + 1]:
-                        await self._counters.decr(counted)
-                    # One more, since Redis tells its remaining life rounded: whoever waits must not come too early.
-                    return max(0, math.ceil(ends - time.time())) + 1
-        self._keys += [(bucket, key) for _, key in windows]
-        return None
-
-    async def give_back(self, *, forgiving: Collection[Bucket] = ()) -> None:
-        """As if there had been no attempt; and none before it in the buckets that are forgiven."""
-        # What was done is done: a Redis that has gone away since must not turn it into a refusal.
-        with suppress(Unavailable), redis_failures():
-            for bucket, key in self._keys:
-                await (self._counters.clear(key) if bucket in forgiving else self._counters.decr(key))
+def _held_back(limits: Limits, bucket: Bucket, *, retry_after: int) -> TooManyAttempts:
+    THROTTLED.labels(operation=limits.operation, bucket=bucket).inc()
+    return TooManyAttempts(f"{limits.operation}: {bucket}", retry_after=retry_after)

@@ -59,6 +59,10 @@ async def refreshes(
 
 async def measure(process: ServedProcess, offset_file: Path) -> None:
     connections = [await Connection.open(process.port) for _ in range(_CONNECTIONS)]
+    status, body = await connections[0].post(
+        "/user/register", {"username": "bench", "email": "bench@example.com", "password": PASSWORD}
+    )
+    assert status == 201, body
     tokens = await _sessions(connections)
     await refreshes(process, connections, tokens)  # warm
     rows = []
@@ -73,12 +77,9 @@ async def measure(process: ServedProcess, offset_file: Path) -> None:
 
 
 async def _sessions(connections: Sequence[Connection]) -> list[str]:
-    async def logins(number: int, connection: Connection) -> list[str]:
-        # Each its own account: many logins of one at once look like guesses, and are held back.
-        account = {"username": f"bench{number}", "email": f"bench{number}@example.com", "password": PASSWORD}
-        status, body = await connection.post("/user/register", account)
-        assert status == 201, body
-        credentials = {"username": account["username"], "password": PASSWORD}
+    credentials = {"email": "bench@example.com", "password": PASSWORD}
+
+    async def logins(connection: Connection) -> list[str]:
         tokens = []
         for _ in range(_SESSIONS // len(connections)):
             status, body = await connection.post("/user/login", credentials)
@@ -86,11 +87,7 @@ async def _sessions(connections: Sequence[Connection]) -> list[str]:
             tokens.append(body["refresh_token"])
         return tokens
 
-    return [
-        token
-        for tokens in await asyncio.gather(*(logins(*each) for each in enumerate(connections)))
-        for token in tokens
-    ]
+    return [token for tokens in await asyncio.gather(*map(logins, connections)) for token in tokens]
 
 
 def _pass_the_window(offset_file: Path, number: int) -> None:

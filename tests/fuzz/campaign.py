@@ -171,8 +171,9 @@ class _Sessions:
     async def use_every_hash_thread(self) -> None:
         """Each thread that hashes passwords keeps the 19 MiB that argon2 asks for: that is no growth."""
         async with httpx2.AsyncClient(base_url=self._url, timeout=30) as http:
-            login = {"username": "nobody", "password": PASSWORD}
-            await asyncio.gather(*(http.post("/user/login", json=login) for _ in range(_LOGINS)))
+            # Each of another account: of one, no more are under way at once than may fail.
+            logins = ({"username": f"nobody{number}", "password": PASSWORD} for number in range(_LOGINS))
+            await asyncio.gather(*(http.post("/user/login", json=login) for login in logins))
 
     async def credentials(self) -> Credentials:
         name = f"fuzz{next(self._numbers)}"

@@ -116,7 +116,7 @@ async def test_more_commands_than_connections_wait_for_their_turn(redis: Cluster
         assert await asyncio.gather(*map(client.get, keys)) == [
             str(sum(range(number, 60, 20))).encode() for number in range(20)
         ]
-        await client.delete_each(keys)
+        await client.execute_each([("DEL", key) for key in keys])
         assert await asyncio.gather(*map(client.get, keys)) == [None] * 20
 
 

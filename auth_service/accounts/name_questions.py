@@ -9,14 +9,13 @@ import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
-from typing import Any
 
 from auth_service.accounts.address_buckets import AddressBuckets, address_part, bucket_key
 from auth_service.accounts.names import Name
 from auth_service.errors import Taken, TooManyAttempts, Unavailable
 from auth_service.metrics import THROTTLED
 from auth_service.stores.rate_limits import PREFIX
-from auth_service.stores.redis import redis_failures
+from auth_service.stores.redis import RedisClient, redis_failures
 
 TAKEN_NAMES = 20
 PERIOD = timedelta(hours=1)
@@ -35,7 +34,7 @@ return 0
 class NameQuestions:
     """Counts what registrations find out about names."""
 
-    def __init__(self, redis: Any, addresses: AddressBuckets) -> None:
+    def __init__(self, redis: RedisClient, addresses: AddressBuckets) -> None:
         self._redis = redis
         self._ask = redis.register_script(_ASK)
         self._addresses = addresses

@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
 from weakref import WeakValueDictionary
 
 from limits import RateLimitItem, parse_many
@@ -22,7 +21,7 @@ from auth_service.errors import InvalidCredentials, ServiceError, Taken, TooMany
 from auth_service.metrics import THROTTLE_FALLBACKS, THROTTLED
 from auth_service.stores.places import LIFE, MemoryPlaces, RedisPlaces
 from auth_service.stores.rate_limits import MemoryCounters, RedisCounters
-from auth_service.stores.redis import redis_failures
+from auth_service.stores.redis import RedisClient, redis_failures
 
 _IN_LINE = 10.0  # seconds that an attempt waits for others that wait
 _FOR_ROOM = 3.0  # seconds that the first of them waits for room: it comes sooner, unless what is under way is stuck
@@ -96,7 +95,7 @@ RENAMING = Limits(
 class Throttle:
     """Counts failures, and refuses attempts that are too many. `life`: of the place of an attempt that is under way."""
 
-    def __init__(self, redis: Any, addresses: AddressBuckets, *, life: timedelta = LIFE) -> None:
+    def __init__(self, redis: RedisClient, addresses: AddressBuckets, *, life: timedelta = LIFE) -> None:
         self._redis = Stores(RedisCounters(redis), RedisPlaces(redis, life=life))
         self._memory = Stores(MemoryCounters(), MemoryPlaces())
         self._addresses = addresses

@@ -139,7 +139,7 @@ class RotationStore:
     async def forget(self, session_ids: Sequence[UUID]) -> None:
         """Drop the keys of ended sessions."""
         with redis_failures():
-            await self._redis.delete_each([_key(session_id) for session_id in session_ids])
+            await self._redis.execute_each([("DEL", _key(session_id)) for session_id in session_ids])
 
 
 def _key(session_id: UUID) -> str:

@@ -6,9 +6,9 @@ How many there are of what is `accounts/throttle.py`'s.
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
-from typing import Any
 
 from auth_service.stores.rate_limits import PREFIX
+from auth_service.stores.redis import RedisClient
 
 LIFE = timedelta(seconds=15)
 
@@ -30,7 +30,7 @@ _ANY_NUMBER = 2**31
 class RedisPlaces:
     """Places that all processes share. Every script touches one key. Errors are those of redis-py."""
 
-    def __init__(self, redis: Any, *, life: timedelta = LIFE) -> None:
+    def __init__(self, redis: RedisClient, *, life: timedelta = LIFE) -> None:
         self._redis = redis
         self.life = life
 
@@ -40,11 +40,10 @@ class RedisPlaces:
         Answers for each how many were under way then, this one included: at least as many as are still of those that
         went in before it. 0: there was no room.
         """
-        async with self._redis.pipeline(transaction=False) as pipeline:
-            for key, most in places:
-                # EVAL: a cluster's pipeline takes no EVALSHA.
-                pipeline.eval(_ENTER, 1, _prefixed(key), who, most, self.life // timedelta(milliseconds=1))
-            positions: list[int] = await pipeline.execute()
+        life = self.life // timedelta(milliseconds=1)
+        # EVAL: whether a server knows the script need not be asked first.
+        commands = [("EVAL", _ENTER, 1, _prefixed(key), who, most, life) for key, most in places]
+        positions: list[int] = await self._redis.execute_each(commands)
         return positions
 
     async def renew(self, who: str, keys: Sequence[str]) -> None:
@@ -52,10 +51,7 @@ class RedisPlaces:
         await self.enter(who, [(key, _ANY_NUMBER) for key in keys])
 
     async def leave(self, who: str, keys: Sequence[str]) -> None:
-        async with self._redis.pipeline(transaction=False) as pipeline:
-            for key in keys:
-                pipeline.zrem(_prefixed(key), who)
-            await pipeline.execute()
+        await self._redis.execute_each([("ZREM", _prefixed(key), who) for key in keys])
 
 
 class MemoryPlaces:

@@ -4,10 +4,12 @@ What is counted, and how often it may happen, is `accounts/throttle.py`'s. What 
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 from limits.aio.storage import MemoryStorage, RedisStorage
 from limits.aio.storage.redis.redispy import RedispyBridge
+
+from auth_service.stores.redis import RedisClient
 
 PREFIX = "auth:throttle"
 
@@ -24,7 +26,7 @@ class RedisCounters(RedisStorage):
     `forget` make one for all of theirs. Errors are those of redis-py.
     """
 
-    def __init__(self, redis: Any) -> None:
+    def __init__(self, redis: RedisClient) -> None:
         self._redis = redis
         super().__init__("async+redis://", implementation="redispy", key_prefix=PREFIX)
         self._give_back = redis.register_script(_GIVE_BACK)
@@ -32,8 +34,9 @@ class RedisCounters(RedisStorage):
     def configure_bridge(self) -> None:
         bridge = self.bridge
         assert isinstance(bridge, RedispyBridge), "as asked for above"
-        bridge.storage = self._redis
-        bridge.connection_getter = lambda _readonly: self._redis
+        redis = cast(Any, self._redis)  # it is asked for less than the library's type says
+        bridge.storage = redis
+        bridge.connection_getter = lambda _readonly: redis
 
     async def decr(self, key: str) -> None:
         """Take back one; never below zero, and without a change to the counter's life."""
@@ -41,25 +44,18 @@ class RedisCounters(RedisStorage):
 
     async def read(self, keys: Sequence[str]) -> list[int]:
         """How far each has counted."""
-        async with self._redis.pipeline(transaction=False) as pipeline:
-            for key in keys:
-                pipeline.get(self.bridge.prefixed_key(key))
-            return [int(count or 0) for count in await pipeline.execute()]
+        counts = await self._redis.execute_each([("GET", self.bridge.prefixed_key(key)) for key in keys])
+        return [int(count or 0) for count in counts]
 
     async def add(self, counters: Iterable[tuple[str, int]]) -> None:
         """One more in each, of these keys and lives in seconds."""
-        async with self._redis.pipeline(transaction=False) as pipeline:
-            for key, seconds in counters:
-                # EVAL: a cluster's pipeline takes no EVALSHA.
-                pipeline.eval(self.bridge.SCRIPT_INCR_EXPIRE, 1, self.bridge.prefixed_key(key), seconds, 1)
-            await pipeline.execute()
+        script, prefixed = self.bridge.SCRIPT_INCR_EXPIRE, self.bridge.prefixed_key
+        # EVAL: whether a server knows the script need not be asked first.
+        await self._redis.execute_each([("EVAL", script, 1, prefixed(key), seconds, 1) for key, seconds in counters])
 
     async def forget(self, keys: Iterable[str]) -> None:
         """As if nothing had been counted in these."""
-        async with self._redis.pipeline(transaction=False) as pipeline:
-            for key in keys:
-                pipeline.delete(self.bridge.prefixed_key(key))
-            await pipeline.execute()
+        await self._redis.execute_each([("DEL", self.bridge.prefixed_key(key)) for key in keys])
 
 
 class MemoryCounters(MemoryStorage):

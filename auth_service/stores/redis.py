@@ -5,19 +5,19 @@ Which servers there are behind it is `redis_servers.py`'s and `redis_cluster.py`
 
 import asyncio
 import hashlib
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, Protocol
 
 from redis.asyncio import Redis
 from redis.commands.core import AsyncDataAccessCommands
 from redis.event import EventDispatcher
-from redis.exceptions import NoScriptError, ReadOnlyError, RedisError
+from redis.exceptions import AskError, NoScriptError, ReadOnlyError, RedisError, TryAgainError
 
 from auth_service.errors import Unavailable
 from auth_service.metrics import STORE_FAILURES
 from auth_service.redis_url import Topology, parse_redis_url
-from auth_service.stores.redis_cluster import Cluster
+from auth_service.stores.redis_cluster import Cluster, key_of
 from auth_service.stores.redis_servers import SOCKET_TIMEOUT, Connector, Master
 
 ANSWER_TIMEOUT = 2.0
@@ -26,6 +26,7 @@ ANSWER_TIMEOUT = 2.0
 _PROBE_TIMEOUT = 0.4  # seconds; who probes us gives us little more
 _RETRIES = 1
 _REDIRECTIONS = 4
+_NOT_CARRIED_OUT = (AskError, TryAgainError, ReadOnlyError)  # MOVED is a kind of ASK
 
 
 class _Servers(Protocol):
@@ -33,7 +34,7 @@ class _Servers(Protocol):
 
     async def execute(self, args: tuple[Any, ...], options: Mapping[str, Any]) -> Any: ...
     async def masters(self) -> Mapping[str, "Redis"]: ...
-    async def master_of(self, key: str) -> "Redis": ...
+    async def master_of(self, key: str | bytes) -> "Redis": ...
     async def aclose(self) -> None: ...
 
 
@@ -59,17 +60,27 @@ class RedisClient(AsyncDataAccessCommands):
     def register_script(self, script: str | bytes) -> "Script":
         return Script(self, script)
 
-    async def delete_each(self, keys: Iterable[str]) -> None:
-        """Delete any number of keys, each by a command of its own: a cluster has no others."""
+    async def execute_each(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        """The answers of commands with one key each, in one round trip to each master that has some of the keys.
+
+        One that is refused because its key is elsewhere is sent there by itself: it has not been carried out.
+        """
         async with asyncio.timeout(self._patience):
-            by_master: dict[Redis, list[str]] = {}
-            for key in keys:
-                by_master.setdefault(await self._servers.master_of(key), []).append(key)
-            for master, its_keys in by_master.items():
+            by_master: dict[Redis, list[int]] = {}
+            for number, command in enumerate(commands):
+                by_master.setdefault(await self._servers.master_of(key_of(command)), []).append(number)
+            answers: dict[int, Any] = {}
+            for master, numbers in by_master.items():
                 async with master.pipeline(transaction=False) as pipeline:
-                    for key in its_keys:
-                        pipeline.delete(key)
-                    await pipeline.execute()
+                    for number in numbers:
+                        pipeline.execute_command(*commands[number])
+                    answers |= zip(numbers, await pipeline.execute(raise_on_error=False), strict=True)
+            for number, answer in answers.items():
+                if isinstance(answer, _NOT_CARRIED_OUT):
+                    answers[number] = await self._servers.execute(tuple(commands[number]), {})
+                elif isinstance(answer, Exception):
+                    raise answer
+            return [answers[number] for number in range(len(commands))]
 
     async def masters(self) -> Mapping[str, "Redis"]:
         """A client of each master, by where it is."""

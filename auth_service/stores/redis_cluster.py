@@ -69,7 +69,7 @@ class Cluster:
 
     async def execute(self, args: Sequence[Any], options: Mapping[str, Any]) -> Any:
         """Raises whatever redis-py raises."""
-        slot = _slot_of(args)
+        slot = _slot_of(key_of(args))
         owner, asking = await self._owner(slot), False
         left = self._redirections
         while True:
@@ -93,8 +93,8 @@ class Cluster:
             raise ClusterDownError(f"{missing} of {REDIS_CLUSTER_HASH_SLOTS} slots have no master")
         return {str(owner): self._client(owner) for owner in dict.fromkeys(self._owners) if owner is not None}
 
-    async def master_of(self, key: str) -> "Redis":
-        return self._client(await self._owner(key_slot(key.encode())))
+    async def master_of(self, key: str | bytes) -> "Redis":
+        return self._client(await self._owner(_slot_of(key)))
 
     async def aclose(self) -> None:
         if self._learning is not None:
@@ -184,8 +184,8 @@ class Cluster:
             await self._clients.pop(host).aclose()
 
 
-def _slot_of(args: Sequence[Any]) -> int:
-    """The slot of a command's one key."""
+def key_of(args: Sequence[Any]) -> str | bytes:
+    """A command's one key. Raises ValueError if it has none."""
     command = str(args[0]).upper()
     if command in _WITH_A_SIGN:
         key = args[3]  # after the script and the number of keys
@@ -195,7 +195,11 @@ def _slot_of(args: Sequence[Any]) -> int:
         key = args[1]
     else:
         raise ValueError(f"{command} has no key, so no node of a cluster is the one to ask")
-    return key_slot(key if isinstance(key, bytes) else str(key).encode())
+    return key if isinstance(key, bytes) else str(key)
+
+
+def _slot_of(key: str | bytes) -> int:
+    return key_slot(key if isinstance(key, bytes) else key.encode())
 
 
 async def _send(client: "Redis", args: Sequence[Any], options: Mapping[str, Any]) -> Any:

@@ -47,7 +47,7 @@ class Master:
             return {f"{self._address}, at {Host(*found)}": self._redis}
         return {str(self._address): self._redis}
 
-    async def master_of(self, _key: str) -> "Redis":
+    async def master_of(self, _key: str | bytes) -> "Redis":
         return self._redis
 
     async def aclose(self) -> None:

@@ -69,7 +69,9 @@ def jwk_of(key: RSAPrivateKey, kid: str = STRANGE) -> dict[str, Any]:
 
 
 def private_jwk_of(key: RSAPrivateKey) -> dict[str, Any]:
-    return json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(key)) | jwk_of(key)  # type: ignore[no-any-return]
+    members: dict[str, Any] = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(key)) | jwk_of(key)
+    del members["key_ops"]  # PyJWT says that it is for signing: it would be left out for that alone
+    return members
 
 
 def signed(issuer: ScriptedIssuer, key: RSAPrivateKey, kid: str = STRANGE) -> str:

@@ -3,6 +3,7 @@
 import ast
 import tomllib
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -11,11 +12,12 @@ _FILE = ROOT / "tests/data/security_checklist.toml"
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """A defence taken away: in `file`, `old` becomes `new`."""
+    """A defence taken away: in `file`, `old` becomes `new`. Then `by` fails, or where it is empty any of the tests."""
 
     file: str
     old: str
     new: str
+    by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +30,9 @@ class Line:
     no_surface: str = ""
     without: tuple[Removal, ...] = ()
 
-    @property
-    def node_ids(self) -> list[str]:
-        """The tests as pytest takes them, with all their parameters."""
-        return [f"tests/{file}.py::{function}" for file, function in (test.split("::") for test in self.tests)]
+    def node_ids(self, removal: Removal) -> list[str]:
+        """The tests of which one must fail without this defence, as pytest takes them, with all their parameters."""
+        return [f"tests/{test.replace('::', '.py::')}" for test in ([removal.by] if removal.by else self.tests)]
 
 
 def lines() -> dict[str, Line]:
@@ -49,6 +50,7 @@ def lines() -> dict[str, Line]:
     }
 
 
+@cache
 def functions(file: str) -> set[str]:
     """The tests in a file, without importing it."""
     path = ROOT / "tests" / f"{file}.py"

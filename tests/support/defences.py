@@ -42,7 +42,7 @@ def _noticed(copy: Path, line: Line, removal: Removal) -> str | None:
     assert whole.count(removal.old) == 1, removal
     file.write_text(whole.replace(removal.old, removal.new), "utf-8")
     process = subprocess.Popen(
-        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *line.node_ids],
+        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *line.node_ids(removal)],
         cwd=copy,
         # Before what is installed, also for the processes that the tests start.
         env={**os.environ, "PYTHONPATH": str(copy)},

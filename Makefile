@@ -34,7 +34,7 @@ e2e: .venv/installed-all ## the page of the gateway example in a real Chromium; 
 campaign: .venv/installed-all ## the searches and fault tests at length
 	TEST_CAMPAIGN=20 .venv/bin/pytest -rP tests/test_rotation_model.py tests/test_session_machine.py \
 		tests/test_verifier_mutations.py tests/test_key_schedule.py tests/test_key_rotation.py tests/test_revocation_fleet.py \
-		tests/test_redis_cancellation.py tests/test_canary_sweep.py tests/test_credential_stuffing.py $(ARGS)
+		tests/test_redis_cancellation.py tests/test_canary_sweep.py tests/test_credential_stuffing.py tests/test_races.py $(ARGS)
 
 fuzz: .venv/installed-all ## a million malformed requests over all routes, out of a seed (ARGS="--seed 1 --count 50000 --seconds 60")
 	.venv/bin/python -m tests.fuzz $(ARGS)

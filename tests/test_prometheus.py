@@ -4,6 +4,7 @@ Faults are staged; what ought to fire fires, and clears when the fault has gone.
 the rules (`hastened`): ten minutes of theirs are six seconds here.
 """
 
+import itertools
 import json
 import os
 import re
@@ -121,13 +122,13 @@ def test_a_service_that_hears_no_feed_is_told_of_until_it_does(watched: Watched)
 
 
 def test_three_processes_are_scraped_and_nothing_fires_while_all_is_well(watched: Watched) -> None:
-    watched.prometheus.until(lambda: watched.prometheus.query("sum(up)")[0]["value"][1] == "4")
+    watched.prometheus.until(lambda: watched.prometheus.number("sum(up)") == 4)
     body = {**_ADA, "email": "ada@example.com"}
     assert watched.http.post("/user/register", json=body).status_code == 201
     for process in watched.processes:
         assert httpx2.post(f"{process.url}/user/login", json=_ADA).status_code == 200
     logins = 'sum(auth_logins_total{outcome="success"})'
-    watched.prometheus.until(lambda: watched.prometheus.query(logins)[0]["value"][1] == "3")
+    watched.prometheus.until(lambda: watched.prometheus.number(logins) == 3)
     assert watched.prometheus.firing() == set()
 
 
@@ -155,7 +156,8 @@ def test_every_query_of_the_dashboard_answers_with_data(watched: Watched) -> Non
 
 
 def test_logins_that_fail_are_told_of(watched: Watched) -> None:
-    with _without_end(lambda: watched.login(password="not the right one")):
+    numbers = itertools.count()  # each name by itself is soon held back
+    with _without_end(lambda: watched.login(username=f"nobody{next(numbers)}")):
         watched.fires("AuthLoginFailures")
     watched.clears("AuthLoginFailures")
 

@@ -67,7 +67,21 @@ class Prometheus:
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
-        self._http = httpx2.Client(base_url=f"http://127.0.0.1:{port}/api/v1", timeout=10)
+        self._url = f"http://127.0.0.1:{port}"
+        self._http = httpx2.Client(base_url=f"{self._url}/api/v1", timeout=10)
+
+    def wait_until_ready(self, *, seconds: float = 30) -> None:
+        """Wait until it answers queries: it listens before it does."""
+        deadline = time.monotonic() + seconds
+        while True:
+            assert self.popen.poll() is None, self.log.read_text()
+            try:
+                if httpx2.get(f"{self._url}/-/ready", timeout=1).status_code == 200:
+                    return
+            except httpx2.TransportError:
+                pass
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.05)
 
     def stop(self) -> None:
         self._http.close()
@@ -86,6 +100,11 @@ class Prometheus:
         assert isinstance(result, list)
         return result
 
+    def number(self, expression: str) -> float | None:
+        """The value of the one series that an expression results in; None while there is none."""
+        series = self.query(expression)
+        return float(series[0]["value"][1]) if series else None
+
     def firing(self) -> set[str]:
         """The names of the alerts that fire now."""
         return {alert["labels"]["alertname"] for alert in self.alerts() if alert["state"] == "firing"}
@@ -99,11 +118,8 @@ class Prometheus:
         """Wait until `holds`; the seconds it took."""
         began = time.monotonic()
         while True:
-            try:
-                if holds():
-                    return time.monotonic() - began
-            except httpx2.TransportError:  # it is starting
-                assert self.popen.poll() is None, self.log.read_text()
+            if holds():
+                return time.monotonic() - began
             assert time.monotonic() - began < seconds, (self.firing(), self.log.read_text()[-2000:])
             time.sleep(0.05)
 
@@ -113,6 +129,7 @@ def prometheus(folder: Path, *, rules: str, jobs: Mapping[str, Sequence[str]]) -
     """A Prometheus with its data in `folder`, stopped when the body ends. `jobs`: the targets of each job."""
     running = Prometheus(folder, rules=rules, jobs=jobs)
     try:
+        running.wait_until_ready()
         yield running
     finally:
         running.stop()

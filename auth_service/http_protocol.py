@@ -89,6 +89,8 @@ class HttpProtocol(HttpToolsProtocol):
         self._received = 0
         """Bytes since the request began, or more: those of the same packet before its first are counted too."""
         self._body_received = 0
+        self._body_head: bytes | None = None
+        """A head for the body of a request that offers an upgrade: httptools would take that body for the next one."""
         self._stall_timer: asyncio.TimerHandle | None = None
 
     # The connection.
@@ -143,6 +145,9 @@ class HttpProtocol(HttpToolsProtocol):
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as exc:
             # RFC 9110 §7.8: an upgrade that is not offered is ignored, and HTTP/1.1 goes on.
+            if self._body_head is not None:
+                self.parser = httptools.HttpRequestParser(self)
+                self.parser.feed_data(self._body_head)
             self.data_received(data[exc.args[0] :])
             return
         except httptools.HttpParserError as exc:
@@ -161,11 +166,16 @@ class HttpProtocol(HttpToolsProtocol):
             self._keep_time()
 
     def on_message_begin(self) -> None:
+        if self._body_head is not None:
+            return
         super().on_message_begin()
         self._awaited = _Awaited.HEAD
         self._timed = None  # a head of its own, with a time of its own
 
     def on_headers_complete(self) -> None:
+        if self._body_head is not None:
+            self._body_head, self.headers = None, []
+            return
         self._check_head()
         super().on_headers_complete()
         if self._is_last:
@@ -175,6 +185,9 @@ class HttpProtocol(HttpToolsProtocol):
         length = next((value for name, value in self.headers if name == b"content-length"), b"0")
         if int(length) > _BODY:  # of digits alone, httptools sees to it
             self.cycle.keep_alive = False
+        framing = [field for field in self.headers if field[0] in (b"content-length", b"transfer-encoding")]
+        if framing and self.parser.should_upgrade():
+            self._body_head = b"POST / HTTP/1.1\r\n%b: %b\r\n\r\n" % framing[0]
         self.headers = []  # what the parser finds from now on are trailers
 
     def on_body(self, body: bytes) -> None:
@@ -186,6 +199,8 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
+        if self._body_head is not None:
+            return
         if self.headers:
             # Merged with the headers, they would get past whatever a proxy has checked (RFC 9110 §6.5.1).
             raise _Refused(400, "trailers")

@@ -44,7 +44,10 @@ PUBLIC_CONNECTIONS = Gauge(
 CONNECTIONS_CUT = Counter(
     "auth_connections_cut", "Connections ended for what the client sent, or did not send or read in time.", ["reason"]
 )
-for _reason in ("malformed", "slow_head", "slow_body", "silent", "stuck_reader", "too_many_connections"):
+for _reason in (
+    *("malformed", "large_head", "large_body", "pipelined", "host", "version", "transfer_encoding", "trailers"),
+    *("slow_head", "slow_body", "silent", "stuck_reader", "too_many_connections"),
+):
     CONNECTIONS_CUT.labels(_reason)
 
 # Sessions and tokens

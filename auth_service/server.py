@@ -16,7 +16,7 @@ from typing import cast
 
 import structlog
 import uvicorn
-from uvicorn.supervisors import Multiprocess
+from uvicorn.supervisors import Multiprocess, multiprocess
 
 from auth_service import __version__
 from auth_service.app import create_app
@@ -82,7 +82,9 @@ def serve(settings: Settings, *, factory: ApplicationFactory = create_app) -> No
         # Read by prometheus_client when a worker starts Python anew, so that each answers for all of them.
         directory = os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="auth-service-metrics-")
         try:
-            Multiprocess(config, sockets).run()
+            # uvicorn has no other way to say what its workers are.
+            multiprocess.Process = _Worker  # type: ignore[misc]
+            _Workers(config, sockets).run()
         finally:
             shutil.rmtree(directory, ignore_errors=True)
     else:
@@ -125,6 +127,28 @@ class _Server(uvicorn.Server):
     def _connection(self) -> asyncio.Protocol:
         made: Callable[..., asyncio.Protocol] = self.config.http_protocol_class
         return made(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+
+
+class _Worker(multiprocess.Process):
+    """A worker that ends as a single process does."""
+
+    @property
+    def server(self) -> uvicorn.Server:
+        if self._server is None:
+            self._server = _Server(self.config)
+        return self._server
+
+
+class _Workers(Multiprocess):
+    """uvicorn's, whose parent lets go of the ports with its workers.
+
+    Held open until the last of them has gone, they would take requests that nobody reads, and reset them at the end.
+    """
+
+    def terminate_all(self) -> None:
+        for listening in self.sockets:
+            listening.close()
+        super().terminate_all()
 
 
 def _taken_by_the_kernel(listening: socket.socket) -> Iterator[socket.socket]:

@@ -107,6 +107,30 @@ async def test_a_request_in_well_formed_chunks_is_taken(process: ServedProcess) 
     assert answer.status == 401
 
 
+@pytest.mark.parametrize("pause", [0.0, 0.1], ids=["at once", "later"])
+@pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunks"])
+async def test_the_body_of_a_request_that_offers_an_upgrade_is_its_body_and_no_request(
+    process: ServedProcess, *, chunked: bool, pause: float
+) -> None:
+    body = b"GET /.well-known/jwks.json HTTP/1.1\r\nHost: x\r\n\r\n"
+    framing = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: %d" % len(body)
+    sent_body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if chunked else body
+    reader, writer = await asyncio.open_connection("127.0.0.1", process.port)
+    writer.write(_POST + b"Connection: Upgrade\r\nUpgrade: h2c\r\n%b\r\n\r\n" % framing)
+    await asyncio.sleep(pause)  # so that the body comes in a packet of its own
+    writer.write(sent_body)
+    # And one after it, which shows that the connection is still understood.
+    await asyncio.sleep(pause)
+    head = await reader.readuntil(b"\r\n\r\n")
+    refusal = json.loads(await reader.readexactly(int(re.findall(rb"content-length: (\d+)", head.lower())[0])))
+    assert (refusal["status"], refusal["code"]) == (400, "invalid_request"), "what came is read, and is no JSON"
+    writer.write(_GET + _LAST)
+    async with asyncio.timeout(10):
+        [answer] = RawAnswer.all_in(await reader.read())
+    assert answer.status == 200
+    writer.close()
+
+
 async def test_an_upgrade_that_is_not_offered_is_ignored(process: ServedProcess) -> None:
     upgrade = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AA\r\n\r\n"
     reader, writer = await asyncio.open_connection("127.0.0.1", process.port)

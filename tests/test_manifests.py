@@ -70,8 +70,8 @@ def test_the_service_is_given_settings_that_exist_and_secrets_as_files_alone(
         given |= {variable["name"]: variable["value"] for variable in container["env"]}
         assert {variable.removesuffix("_FILE") for variable in given} <= _SETTINGS
         assert not {"AUTH_DATABASE_URL", "AUTH_REDIS_URL", "AUTH_KEY_ENCRYPTION_KEYS"} & given.keys()
-        [mount] = container["volumeMounts"]
-        [volume] = template["spec"]["volumes"]
+        [mount] = [one for one in container["volumeMounts"] if one["name"] == "secrets"]
+        [volume] = [one for one in template["spec"]["volumes"] if one["name"] == "secrets"]
         assert mount["readOnly"] is True
         files = {f"{mount['mountPath']}/{item['path']}" for item in volume["secret"]["items"]}
         assert files == {value for variable, value in given.items() if variable.endswith("_FILE")}

@@ -109,13 +109,15 @@ async def test_a_stop_finishes_what_is_in_flight_and_loses_nothing(
             assert generation_of(answer.json()["refresh_token"]) == 2
 
 
-@pytest.mark.parametrize("reused", [False, True], ids=["a connection each", "connections kept"])
+@pytest.mark.parametrize(
+    ("reused", "workers"), [(False, 1), (True, 1), (False, 2)], ids=["a connection each", "connections kept", "workers"]
+)
 async def test_whoever_is_let_in_while_it_stops_is_answered(
-    settings: MakeSettings, tmp_path: Path, reused: bool
+    settings: MakeSettings, tmp_path: Path, reused: bool, workers: int
 ) -> None:
     """A proxy may send a request elsewhere only if the connection was refused: after that it may have been done."""
     outcomes = Counter[str]()
-    with served(settings(), tmp_path) as [process]:
+    with served(settings(workers=workers), tmp_path) as [process]:
         callers = [asyncio.create_task(_knock(process.port, outcomes, reused=reused)) for _ in range(24)]
         async with asyncio.timeout(30):
             while outcomes["answered"] < 500:  # noqa: ASYNC110 — the callers count

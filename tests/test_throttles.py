@@ -495,6 +495,15 @@ async def test_the_current_password_cannot_be_guessed_with_a_stolen_access_token
 _ASKING = (_change_password, _change_email)
 
 
+async def test_judging_a_new_password_is_an_attempt_too(service: Service) -> None:
+    """It is slow work, in the threads that logins need."""
+    caller, user = _Caller(service, _HERE), await service.register()
+    for _ in range(10):
+        assert problem(await _change_password(caller, user, "not the right one")) == _REFUSED
+    weak = {"current_password": PASSWORD, "new_password": "aaaaaaaaaaaa"}
+    assert problem(await caller.http.post("/user/password", json=weak, headers=user.bearer)) == _HELD_BACK
+
+
 async def test_current_passwords_of_many_accounts_cannot_be_guessed_from_one_address(service: Service) -> None:
     caller = _Caller(service, _HERE)
     users = [await service.register() for _ in range(4)]

@@ -65,6 +65,7 @@ class Attempt:
         self._buckets = buckets
         self._keys = [bucket.key for bucket in buckets]
         self._id = uuid.uuid4().hex
+        self._has_left = False
 
     async def enter(self, *, ignoring: Collection[Bucket] = ()) -> Filled | None:
         """Take the places, all or none; answers a bucket that has no room, one that is full of failures before others.
@@ -88,7 +89,8 @@ class Attempt:
 
     async def keep(self) -> None:
         """Hold the places until cancelled. Raises nothing: a Redis that is away may be back in time."""
-        while True:
+        # A cancellation may be swallowed (see `Follower.stop`), and then the places would be held for ever.
+        while not self._has_left:
             await asyncio.sleep(self._stores.places.life.total_seconds() / 3)
             with suppress(Unavailable), redis_failures():
                 await self._stores.places.renew(self._id, self._keys)
@@ -109,6 +111,7 @@ class Attempt:
 
     async def leave(self) -> None:
         """Free the places. Raises nothing: those that Redis was not told of lapse."""
+        self._has_left = True
         with suppress(Unavailable):
             await self._leave()
 

@@ -21,6 +21,7 @@ from auth_service.metrics import HASH_PLACES, HASH_QUEUE, HASH_REFUSED, HASH_SEC
 MAX_BYTES = 1024
 """UTF-8 bytes of a password; longer ones are refused before they are hashed."""
 
+_MOST_THREADS = 8  # 20 to 30 MiB each: a container is seldom given memory for every core of its node
 _QUEUE_PER_THREAD = 64  # about 1.3 s of waiting at 20 ms a hash
 
 # OWASP's least parameters for argon2id. The others are for accounts that came from elsewhere: "deprecated" means that
@@ -46,10 +47,10 @@ class PasswordCheck:
 
 
 class PasswordHasher:
-    """Hashes in at most one thread a core (the GIL is released), and refuses work beyond a short queue."""
+    """Hashes in one thread a core, eight at most (the GIL is released), and refuses work beyond a short queue."""
 
     def __init__(self, *, threads: int | None = None) -> None:
-        count = threads or _cores()
+        count = threads or min(_cores(), _MOST_THREADS)
         self._threads = ThreadPoolExecutor(count, thread_name_prefix="password")
         self._places = count * _QUEUE_PER_THREAD
         HASH_PLACES.set(self._places)

@@ -165,8 +165,9 @@ class Throttle:
     ) -> Attempt:
         attempt = Attempt(stores, buckets)
         deadline = asyncio.get_running_loop().time() + _IN_LINE
+        last = deadline + _FOR_ROOM
         ignoring: tuple[Bucket, ...] = ()
-        in_line = False
+        in_line: Bucket | None = None
         async with AsyncExitStack() as line:
             # Behind those who wait already; but in no line that strangers make long.
             obstacle = next(
@@ -181,15 +182,20 @@ class Throttle:
                     wait = await seconds_left(stores.counters, obstacle.full)
                     raise _held_back(limits, obstacle.bucket, retry_after=wait)
                 else:
+                    if in_line is not None and in_line not in _STRANGERS and obstacle.bucket in _STRANGERS:
+                        await line.aclose()  # nobody waits behind one whom strangers hold back
+                        in_line = None
                     lock = self._lines.setdefault(obstacle.key, asyncio.Lock())
                     try:
                         async with asyncio.timeout_at(deadline):
-                            await (asyncio.sleep(_LOOK_EVERY) if in_line else line.enter_async_context(lock))
+                            await (
+                                asyncio.sleep(_LOOK_EVERY) if in_line is not None else line.enter_async_context(lock)
+                            )
                     except TimeoutError:
                         raise _held_back(limits, obstacle.bucket, retry_after=1) from None
-                    if not in_line:
-                        in_line = True
-                        deadline = asyncio.get_running_loop().time() + _FOR_ROOM
+                    if in_line is None:
+                        in_line = obstacle.bucket
+                        deadline = min(last, asyncio.get_running_loop().time() + _FOR_ROOM)
                 obstacle = await attempt.enter(ignoring=ignoring)
         return attempt
 

@@ -7,7 +7,7 @@ so a change either waits for that session and ends it, or is seen by the login.
 """
 
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Literal
 from uuid import UUID, uuid4
@@ -240,9 +240,23 @@ class Users:
             raise InvalidCredentials("the current password is wrong")
         return stored_hash
 
-    async def change_password(self, user_id: UUID, *, current: str, new: str, keep_session: UUID, by: Actor) -> None:
-        """Set a new password and end every session but `keep_session`. Raises InvalidCredentials, TooManyAttempts."""
+    async def change_password(
+        self,
+        user_id: UUID,
+        *,
+        current: str,
+        new: str,
+        judge: Callable[[], Awaitable[None]],
+        keep_session: UUID,
+        by: Actor,
+    ) -> None:
+        """Set a new password and end every session but `keep_session`.
+
+        `judge` raises WeakPassword; it is slow work, so there is no more of it at once than of attempts. Raises
+        InvalidCredentials, TooManyAttempts too.
+        """
         async with self._throttle.attempt(PASSWORD_CHECK, address=by.source.ip, account=str(user_id)):
+            await judge()
             await self._change_password(user_id, current=current, new=new, keep_session=keep_session, by=by)
 
     async def _change_password(self, user_id: UUID, *, current: str, new: str, keep_session: UUID, by: Actor) -> None:

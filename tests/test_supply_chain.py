@@ -187,3 +187,9 @@ def test_the_image_is_made_of_the_two_packages_and_what_names_their_dependencies
     }
     assert "--group" not in dockerfile
     assert "--all-groups" not in dockerfile
+
+
+def test_a_package_that_is_pinned_twice_is_audited_in_both_versions() -> None:
+    assert advisories.rounds(["a==1", "b==1", "a==2", "c==1", "a==3"]) == [["a==1", "b==1", "c==1"], ["a==2"], ["a==3"]]
+    pinned = advisories.requirements(_ROOT / "uv.lock")
+    assert sorted(line for one in advisories.rounds(pinned) for line in one) == sorted(pinned)

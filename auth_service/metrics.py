@@ -135,16 +135,6 @@ THROTTLED = Counter("auth_throttled", "Attempts held back, by the bucket that wa
 THROTTLE_FALLBACKS = Counter(
     "auth_throttle_fallbacks", "Attempts counted in the memory of a process, Redis being away.", ["operation"]
 )
-for _operation, _buckets in {
-    "login": ("address", "pair", "account", "everybody"),
-    "registration": ("address", "everybody", "taken_names"),
-    "password_check": ("address", "account"),
-    "renaming": ("address", "account"),
-}.items():
-    for _bucket in _buckets:
-        THROTTLED.labels(_operation, _bucket)
-for _operation in ("password_check", "renaming"):
-    THROTTLE_FALLBACKS.labels(_operation)
 HASH_QUEUE = Gauge(
     "auth_password_hash_queue", "Password hashes that wait or are being made.", multiprocess_mode="livesum"
 )

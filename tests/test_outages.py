@@ -17,6 +17,7 @@ import pytest
 from auth_service.devstack.postgresql import PrivatePostgreSQL
 from auth_service.devstack.redis import PrivateRedis
 from auth_service.settings import Settings
+from tests.support.feed import until
 from tests.support.service import PASSWORD, WINDOW, Service, problem, running_service
 from tests.support.stores import Stores, stopped, suspended
 from tests.support.tokens import claims_of, generation_of
@@ -61,13 +62,6 @@ async def _hanging(server: PrivatePostgreSQL | PrivateRedis) -> AsyncIterator[No
             yield
 
 
-async def _eventually(holds: Callable[[], Awaitable[bool]], *, seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not await holds():
-        assert time.monotonic() < deadline, "it has not come true"
-        await asyncio.sleep(0.02)
-
-
 async def _works_again(service: Service) -> None:
     """Return once the service has found the store again, asking as its clients do."""
 
@@ -76,7 +70,7 @@ async def _works_again(service: Service) -> None:
         assert answer.status_code in (401, 503), answer.text
         return answer.status_code == 401
 
-    await _eventually(holds)
+    await until(holds)
 
 
 def _account(name: str) -> dict[str, str]:
@@ -332,7 +326,7 @@ async def test_a_service_that_starts_without_its_stores_says_so_and_works_once_t
             assert problem(await service.http.get("/.well-known/jwks.json")) == _UNAVAILABLE
 
             await postgresql.aclose()
-            await _eventually(lambda: _problems_are(service, {"redis"}))
+            await until(lambda: _problems_are(service, {"redis"}))
             assert (await _probe(service, "/startupz"))[0] == 503
             # Enough for the keys, a logout and whoever asks who they are.
             assert (await _probe(service, "/readyz"))[0] == 200
@@ -340,7 +334,7 @@ async def test_a_service_that_starts_without_its_stores_says_so_and_works_once_t
             assert problem(await _login(service, "nobody")) == _UNAVAILABLE
 
             await redis.aclose()
-            await _eventually(lambda: _problems_are(service, set()))
+            await until(lambda: _problems_are(service, set()))
             assert (await _probe(service, "/startupz"))[0] == 200
             user = await service.register()
             assert generation_of(await service.refreshed(user.refresh_token)) == 2

@@ -17,6 +17,8 @@ from auth_service.metrics import THROTTLED
 from auth_service.stores.rate_limits import PREFIX
 from auth_service.stores.redis import RedisClient, redis_failures
 
+_HELD_BACK = THROTTLED.labels("registration", "taken_names")
+
 TAKEN_NAMES = 20
 PERIOD = timedelta(hours=1)
 """From the first of them on."""
@@ -50,7 +52,7 @@ class NameQuestions:
         with redis_failures():
             wait = await self._ask(keys=[key], args=[question, TAKEN_NAMES, PERIOD // timedelta(milliseconds=1)])
         if wait > 0:
-            THROTTLED.labels(operation="registration", bucket="taken_names").inc()
+            _HELD_BACK.inc()
             raise TooManyAttempts("registration: taken names", retry_after=math.ceil(wait / 1000))
         taken = False
         try:

@@ -90,6 +90,13 @@ RENAMING = Limits(
     address=parse_many("20/hour"),
     account=parse_many("20/hour"),
 )
+# Told as zero from the beginning: a rate sees no first increase of what was not there.
+for _limits in (LOGIN, REGISTRATION, PASSWORD_CHECK, RENAMING):
+    for _bucket, _windows in _limits.buckets():
+        if _windows:
+            THROTTLED.labels(_limits.operation, _bucket)
+    if _limits.without_redis:
+        THROTTLE_FALLBACKS.labels(_limits.operation)
 
 
 class Throttle:

@@ -1,15 +1,13 @@
 """A real nginx with one of the configurations under `deploy/nginx` as it stands, on other ports."""
 
 import shutil
-import subprocess
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from auth_service.devstack.process import accepts_connections
+from auth_service.devstack.process import ServerProcess, accepts_connections
 
 FRONT = 8080
 """The port that every configuration listens on."""
@@ -39,16 +37,9 @@ def nginx(configuration: str, folder: Path, ports: Mapping[int, int]) -> Iterato
         f"http {{ access_log off; {paths} include {folder}/{configuration}; }}",
         "utf-8",
     )
-    log = folder / "nginx.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen([_NGINX, "-c", folder / "nginx.conf", "-p", folder], stderr=output)
+    server = ServerProcess([_NGINX, "-c", folder / "nginx.conf", "-p", folder], log=folder / "nginx.log")
     try:
-        deadline = time.monotonic() + 10
-        while not accepts_connections(ports[FRONT]):
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.02)
+        server.wait_until(lambda: accepts_connections(ports[FRONT]), seconds=10)
         yield
     finally:
-        process.terminate()
-        process.wait(10)
+        server.stop()

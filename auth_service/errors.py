@@ -9,7 +9,6 @@
     ├── RefreshRefused              401, with why
     ├── InsufficientScope           403, RFC 6750 §3.1, with what is needed
     ├── OriginRefused               403, with which rule
-    ├── InsufficientScope           403, RFC 6750 §3.1
     ├── NotFound                    404
     ├── Taken                       409, with what
     ├── OwnAccount                  409, what an administrator may not do to themselves

@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx2
 
-from auth_service.devstack.process import free_port
+from auth_service.devstack.process import ServerProcess, free_port
 
 PROMETHEUS = shutil.which("prometheus")
 PROMTOOL = shutil.which("promtool")
@@ -56,41 +56,25 @@ class Prometheus:
         file.write_text(json.dumps(configuration), "utf-8")
         subprocess.run([PROMTOOL, "check", "config", str(file)], check=True, capture_output=True)
         self.log = folder / "prometheus.log"
-        with self.log.open("wb") as output:
-            self.popen = subprocess.Popen(
-                [
-                    PROMETHEUS,
-                    f"--config.file={file}",
-                    f"--storage.tsdb.path={folder / 'tsdb'}",
-                    f"--web.listen-address=127.0.0.1:{port}",
-                ],
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
+        options = (f"--config.file={file}", f"--storage.tsdb.path={folder / 'tsdb'}")
+        self._server = ServerProcess([PROMETHEUS, *options, f"--web.listen-address=127.0.0.1:{port}"], log=self.log)
         self._url = f"http://127.0.0.1:{port}"
         self._http = httpx2.Client(base_url=f"{self._url}/api/v1", timeout=10)
 
-    def wait_until_ready(self, *, seconds: float = 30) -> None:
+    def wait_until_ready(self) -> None:
         """Wait until it answers queries: it listens before it does."""
-        deadline = time.monotonic() + seconds
-        while True:
-            assert self.popen.poll() is None, self.log.read_text()
+
+        def is_ready() -> bool:
             try:
-                if httpx2.get(f"{self._url}/-/ready", timeout=1).status_code == 200:
-                    return
+                return httpx2.get(f"{self._url}/-/ready", timeout=1).status_code == 200
             except httpx2.TransportError:
-                pass
-            assert time.monotonic() < deadline, self.log.read_text()
-            time.sleep(0.05)
+                return False
+
+        self._server.wait_until(is_ready)
 
     def stop(self) -> None:
         self._http.close()
-        self.popen.terminate()
-        try:
-            self.popen.wait(10)
-        except subprocess.TimeoutExpired:
-            self.popen.kill()
-            self.popen.wait()
+        self._server.stop()
 
     def query(self, expression: str) -> list[dict[str, Any]]:
         """The result of an instant query: series with a `metric` and a `value`. Raises for one that is wrong."""

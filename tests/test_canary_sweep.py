@@ -56,12 +56,13 @@ _MAY_COME_BACK: dict[tuple[str, str], set[str]] = {
     ("GET", "/user/me"): _OWN,
     ("PATCH", "/user/me"): _OWN,
     ("GET", "/user/sessions"): {"user_agent"},
-    ("GET", "/admin/users"): _OWN | {"granted_scopes", "next"},  # the cursor names where to go on
+    # A cursor names where to go on: the names stand in it.
+    ("GET", "/admin/users"): _OWN | {"granted_scopes", "next"},
     ("POST", "/admin/users"): _OWN | {"granted_scopes"},
     ("GET", "/admin/users/{id}"): _OWN | {"granted_scopes"},
     ("PATCH", "/admin/users/{id}"): _OWN | {"granted_scopes"},
     ("GET", "/admin/users/{id}/sessions"): {"user_agent"},
-    ("GET", "/admin/clients"): {"client_name", "scope", "audiences"},
+    ("GET", "/admin/clients"): {"client_name", "scope", "audiences", "next"},
     ("POST", "/admin/clients"): {"client_name", "scope", "audiences"},
     # What the user's or the client's rights became.
     ("GET", "/admin/audit-events"): {"user_agent", "granted", "added", "removed", "scope", "audiences"},

@@ -4,6 +4,7 @@ Faults are staged; what ought to fire fires, and clears when the fault has gone.
 the rules (`hastened`): ten minutes of theirs are six seconds here.
 """
 
+import asyncio
 import itertools
 import json
 import os
@@ -18,11 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import httpx2
 import pytest
 
 from auth_service.devstack.process import free_port
 from tests.support.balancer import Balancer
+from tests.support.load import Connection
 from tests.support.processes import ServedProcess, served
 from tests.support.prometheus import MISSING, PROMETHEUS, PROMTOOL, Prometheus, hastened, prometheus
 from tests.support.service import PASSWORD, WINDOW
@@ -43,15 +46,18 @@ class Watched:
     processes: list[ServedProcess]
     balancer: Balancer
     stores: Stores
+    database_url: str
     clock: Path
     http: httpx2.Client
 
     def fires(self, *names: str, while_: Callable[[], object] = lambda: None, seconds: float = 30) -> None:
-        """Wait until each of these alerts fires, with its text in order; meanwhile do `while_`."""
+        """Wait until each of these alerts has fired, with its text in order; meanwhile do `while_`."""
+        awaited = set(names)
 
         def holds() -> bool:
             while_()
-            return set(names) <= self.prometheus.firing()
+            awaited.difference_update(self.prometheus.firing())
+            return not awaited
 
         self.prometheus.until(holds, seconds=seconds)
         for alert in self.prometheus.alerts():
@@ -75,7 +81,8 @@ def watched(fragile: Stores, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     with ExitStack() as stack:
         balancer = stack.enter_context(Balancer([]))  # to nobody yet
         issuer = f"http://127.0.0.1:{balancer.port}"
-        settings = fragile.settings(database_url=fragile.new_database(), issuer=issuer)
+        database_url = fragile.new_database()
+        settings = fragile.settings(database_url=database_url, issuer=issuer)
         gateway_metrics = stack.enter_context(_gateway(issuer))
         processes = stack.enter_context(served(settings, folder, count=3, offset_file=clock))
         watching = stack.enter_context(
@@ -89,7 +96,7 @@ def watched(fragile: Stores, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             )
         )
         http = stack.enter_context(httpx2.Client(base_url=processes[0].url, timeout=10))
-        yield Watched(watching, processes, balancer, fragile, clock, http)
+        yield Watched(watching, processes, balancer, fragile, database_url, clock, http)
 
 
 @contextmanager
@@ -132,13 +139,35 @@ def test_three_processes_are_scraped_and_nothing_fires_while_all_is_well(watched
     assert watched.prometheus.firing() == set()
 
 
+def test_a_journal_that_cannot_be_written_makes_news_late_and_answers_slow(watched: Watched) -> None:
+    def hold() -> None:
+        with _locked(watched.database_url, "revocations") as execute:
+            execute("SELECT pg_sleep(2.5)")
+
+    def come_and_go() -> None:
+        watched.http.post("/user/logout", json={"refresh_token": watched.login().json()["refresh_token"]})
+
+    with ExitStack() as stack:
+        for act in (hold, *[come_and_go] * 8):
+            stack.enter_context(_without_end(act))
+        watched.fires("AuthRevocationLag", "AuthLatencyBudgetBurn", seconds=60)
+    watched.clears("AuthRevocationLag")
+    watched.prometheus.until(lambda: not _burning(watched.prometheus, "AuthLatencyBudgetBurn", window="1h"), seconds=60)
+
+
 def test_refresh_tokens_that_come_back_raise_an_alarm(watched: Watched) -> None:
     sessions = [watched.login().json()["refresh_token"] for _ in range(15)]
     assert {watched.refresh(token).status_code for token in sessions} == {200}
+    with httpx2.Client(
+        base_url=watched.processes[0].url, transport=httpx2.HTTPTransport(local_address="127.9.9.9")
+    ) as thief:
+        replays = [thief.post("/user/refresh-token", json={"refresh_token": token}) for token in sessions]
+    assert {answer.status_code for answer in replays} == {200}
+    watched.fires("AuthReplaysFromElsewhere")
     watched.clock.write_text(str(WINDOW + 1))
     assert {watched.refresh(token).json()["code"] for token in sessions} == {"refresh_token_reused"}
     watched.fires("AuthRefreshReuse")
-    watched.clears("AuthRefreshReuse")
+    watched.clears("AuthRefreshReuse", "AuthReplaysFromElsewhere")
 
 
 def test_every_query_of_the_dashboard_answers_with_data(watched: Watched) -> None:
@@ -155,11 +184,24 @@ def test_every_query_of_the_dashboard_answers_with_data(watched: Watched) -> Non
     assert [query for query in queries if not is_answered(query)] == []
 
 
-def test_logins_that_fail_are_told_of(watched: Watched) -> None:
-    numbers = itertools.count()  # each name by itself is soon held back
-    with _without_end(lambda: watched.login(username=f"nobody{next(numbers)}")):
-        watched.fires("AuthLoginFailures")
-    watched.clears("AuthLoginFailures")
+def test_logins_that_fail_are_held_back_or_are_too_many_are_told_of(watched: Watched) -> None:
+    numbers = itertools.count()
+
+    async def guess() -> None:
+        connection = await Connection.open(watched.processes[0].port)
+        await connection.post("/user/login", {"username": f"nobody{next(numbers)}", "password": PASSWORD})
+        await connection.close()
+
+    async def many_guesses() -> None:
+        await asyncio.gather(*(guess() for _ in range(200)))
+
+    def guess_at_one() -> None:  # where no others wait
+        httpx2.post(f"{watched.processes[1].url}/user/login", json=_ADA | {"username": "nobody"}, timeout=10)
+
+    told = ("AuthLoginFailures", "AuthThrottling", "AuthHashQueueFull")
+    with _without_end(guess_at_one), _without_end(lambda: asyncio.run(many_guesses())):
+        watched.fires(*told)
+    watched.clears(*told)
 
 
 def test_a_process_that_was_killed_is_missed_until_it_is_back(watched: Watched) -> None:
@@ -176,6 +218,18 @@ def test_a_process_that_was_killed_is_missed_until_it_is_back(watched: Watched) 
     assert first.popen.poll() is None
 
 
+def test_a_standby_key_that_cannot_be_read_and_then_is_missing_is_told_of(watched: Watched) -> None:
+    with _connected(watched.database_url) as execute:
+        execute("UPDATE signing_keys SET kid = 'another' WHERE signs_from > now() + interval '1 hour'")
+    watched.fires("AuthSigningKeyUnreadable")
+    with _locked(watched.database_url, "signing_keys") as execute:
+        # Who has waited for the lock has planned for the key that was there.
+        execute("DELETE FROM signing_keys WHERE kid = 'another'; COMMIT; BEGIN; LOCK TABLE signing_keys IN SHARE MODE")
+        watched.fires("AuthKeyRotationOverdue")
+        watched.clears("AuthSigningKeyUnreadable")
+    watched.clears("AuthKeyRotationOverdue")
+
+
 def test_redis_that_stops_is_named_and_its_failures_use_up_the_budget(watched: Watched) -> None:
     token = watched.login().json()["refresh_token"]
     watched.stores.redis.stop(signal.SIGKILL)
@@ -186,7 +240,7 @@ def test_redis_that_stops_is_named_and_its_failures_use_up_the_budget(watched: W
         watched.stores.redis.start()
     watched.clears("AuthRedisDown")
     assert watched.refresh(token).status_code == 200
-    watched.prometheus.until(lambda: not _burning(watched.prometheus, window="1h"))
+    watched.prometheus.until(lambda: not _burning(watched.prometheus, "AuthErrorBudgetBurn", window="1h"))
 
 
 def test_without_both_stores_the_feed_is_stale_and_each_is_named(watched: Watched) -> None:
@@ -210,12 +264,12 @@ def test_hastening_changes_ranges_and_patience_alone() -> None:
     )
 
 
-def _burning(watching: Prometheus, *, window: str) -> list[dict[str, Any]]:
+def _burning(watching: Prometheus, name: str, *, window: str) -> list[dict[str, Any]]:
     return [
         alert
         for alert in watching.alerts()
         if alert["state"] == "firing"
-        and (alert["labels"]["alertname"], alert["labels"].get("window")) == ("AuthErrorBudgetBurn", window)
+        and (alert["labels"]["alertname"], alert["labels"].get("window")) == (name, window)
     ]
 
 
@@ -231,6 +285,26 @@ def _dashboard_queries() -> list[str]:
         re.sub(r"\$(job|instance|verifier)\b", ".+", expression).replace("$__rate_interval", "60s")
         for expression in expressions
     ]
+
+
+@contextmanager
+def _connected(database_url: str) -> Iterator[Callable[[str], object]]:
+    """Runs statements while the body does."""
+    with asyncio.Runner() as runner:
+        connection = runner.run(asyncpg.connect(database_url))
+        try:
+            yield lambda statements: runner.run(connection.execute(statements))
+        finally:
+            runner.run(connection.close())
+
+
+@contextmanager
+def _locked(database_url: str, table: str) -> Iterator[Callable[[str], object]]:
+    """While the body runs, nothing can be written to that table but by what this yields; it can be read."""
+    with _connected(database_url) as execute:
+        execute(f"BEGIN; LOCK TABLE {table} IN SHARE MODE")
+        yield execute
+        execute("COMMIT")
 
 
 @contextmanager

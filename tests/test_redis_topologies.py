@@ -65,9 +65,9 @@ async def _client(url: str, *, pool_size: int = 8) -> AsyncIterator[RedisClient]
         await client.aclose()
 
 
-def _on(port: int) -> "Redis":
-    """One node, spoken to directly."""
-    return Redis(host="127.0.0.1", port=port)
+def _on(port: int, *, text: bool = False) -> "Redis":
+    """One node, spoken to directly. `text`: what it says is decoded."""
+    return Redis(host="127.0.0.1", port=port, decode_responses=text)
 
 
 def _tell(port: int, *command: Any) -> Any:
@@ -93,14 +93,15 @@ async def test_a_session_lives_as_it_does_on_a_single_server(
         service.advance(seconds=WINDOW + 1)
         newest = [await service.refreshed(token) for token in newest]
         assert {generation_of(token) for token in newest} == {3}
+        if isinstance(redis, ClusterSet):
+            held = {port: {str(key) for key in _on(port, text=True).keys("auth:session:*")} for port in redis.ports()}
+            assert all(redis.master_of(key).port == port for port, keys in held.items() for key in keys)
+            assert sum(map(bool, held.values())) > 1, "the keys are spread over the masters"
         assert problem(await service.refresh(users[0].refresh_token)) == (401, "refresh_token_reused")
         for user, token in zip(users[1:4], newest[1:4], strict=True):
             assert (await service.logout(token)).status_code == 204
             assert problem(await service.refresh(token)) == (401, "refresh_token_revoked")
             assert await service.redis.get(f"auth:session:{claims_of(user.access_token)['sid']}") is None
-        if isinstance(redis, ClusterSet):
-            held = [_on(port).keys("auth:session:*") for port in redis.ports()]
-            assert all(held), "the keys are spread over the masters"
         await service.flush_checkpoints()
         await service.flush_redis()
         for token in newest[4:]:

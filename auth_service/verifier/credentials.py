@@ -27,7 +27,12 @@ def presented_access_token(scope: Any) -> bytes | None:
             if header is not None:
                 raise InvalidRequest("two Authorization headers")
             header = value
-    token = None if header is None else _bearer_token(header)
+    if header is None:
+        token = None
+    elif header.startswith(b"Bearer ") and _SPACE not in (token := header[7:]) and _TAB not in token and token:
+        pass  # nearly always
+    else:
+        token = _bearer_token(header)
     if scope["type"] == "websocket":
         offered = offered_access_token(scope.get("subprotocols") or ())
         if offered is not None and token is not None:

@@ -6,6 +6,7 @@ The set of what is revoked is `revocations.py`'s; the format of the stream is `e
 import asyncio
 import json
 import logging
+import math
 import random
 import re
 import time
@@ -47,7 +48,8 @@ class RevocationFeed:
         self._revocations = revocations
         self._clock = clock
         self._live = False
-        self._known_at: float | None = None
+        self.known_at = -math.inf
+        """When, by the monotonic clock, the issuer's journal was last known whole here: read by every request."""
         self._heartbeat = 1.0
 
     @property
@@ -56,12 +58,7 @@ class RevocationFeed:
 
         It is the age that the last beat told, and the time since that beat.
         """
-        return None if self._known_at is None else self._clock.monotonic() - self._known_at
-
-    def is_known_within(self, seconds: float) -> bool:
-        """Whether `age` is at most so many seconds."""
-        known_at = self._known_at
-        return known_at is not None and self._clock.monotonic() - known_at <= seconds
+        return None if self.known_at == -math.inf else self._clock.monotonic() - self.known_at
 
     async def follow(self, issuer: IssuerClient, *, on_live: Callable[[], None]) -> None:
         """Stay connected for as long as this runs. `on_live` is called whenever a set has become complete."""
@@ -91,10 +88,10 @@ class RevocationFeed:
             self._revocations.add(_entries(_json(data)), now=self._clock.time())
         elif event == "live":
             self._live = True
-            if self._known_at is None:
-                self._known_at = self._clock.monotonic()  # until the beat that follows at once says it better
+            if self.known_at == -math.inf:
+                self.known_at = self._clock.monotonic()  # until the beat that follows at once says it better
         elif event == "beat" and self._live:
-            self._known_at = self._clock.monotonic() - _number(_members(_json(data)).get("age"))
+            self.known_at = self._clock.monotonic() - _number(_members(_json(data)).get("age"))
 
     async def _follow_one(self, issuer: IssuerClient, on_live: Callable[[], None]) -> None:
         """One connection, until the issuer says `bye`."""

@@ -32,7 +32,8 @@ class KeySource:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._issuer: IssuerClient | None = None
-        self._keys: Mapping[str, RSAPublicKey] = {}
+        self.held: Mapping[str, RSAPublicKey] = {}
+        """The keys held now, by `kid`: read by every request."""
         self._etag: str | None = None
         self._fetched_at: float | None = None
         self._refresh_at = float("-inf")
@@ -41,16 +42,12 @@ class KeySource:
         self._failures = 0
 
     def __len__(self) -> int:
-        return len(self._keys)
+        return len(self.held)
 
     @property
     def age(self) -> float | None:
         """Seconds since the issuer last said which keys it has; None before it ever did."""
         return None if self._fetched_at is None else self._clock.monotonic() - self._fetched_at
-
-    def current(self, kid: str) -> RSAPublicKey | None:
-        """The key of that name among those held now."""
-        return self._keys.get(kid)
 
     async def key(self, kid: str) -> RSAPublicKey:
         """The key that `kid` names. Fetches for a name that is not held, as `COOLDOWN` allows; waits for no cooldown.
@@ -58,7 +55,7 @@ class KeySource:
         Raises UnknownKey; KeysUnavailable where no keys are held, or the fetch that might have brought this one failed.
         """
         for _ in range(2):
-            key = self._keys.get(kid)
+            key = self.held.get(kid)
             if key is not None:
                 return key
             # A fetch that was under way before this name came up may have been answered before the key was published.
@@ -70,11 +67,11 @@ class KeySource:
                 self._cooldown_ends = self._clock.monotonic() + COOLDOWN
             await self.refresh()
             if not joined:
-                self._end_cooldown(found=kid in self._keys)
-        key = self._keys.get(kid)
+                self._end_cooldown(found=kid in self.held)
+        key = self.held.get(kid)
         if key is not None:
             return key
-        if self._failures or not self._keys:
+        if self._failures or not self.held:
             raise KeysUnavailable("the issuer's keys could not be fetched")
         raise UnknownKey("kid names no key of the issuer")
 
@@ -118,7 +115,7 @@ class KeySource:
             self._failures += 1
             self._refresh_at = self._clock.monotonic() + self._backoff()
             why = str(exc) or "timed out"
-            _log.warning("the issuer's keys could not be fetched: %s; %d are held", why, len(self._keys))
+            _log.warning("the issuer's keys could not be fetched: %s; %d are held", why, len(self.held))
         else:
             self._failures = 0
         finally:
@@ -129,7 +126,7 @@ class KeySource:
         try:
             document = await issuer.document((await issuer.metadata()).jwks_uri, etag=self._etag)
             if document.content is not None:
-                self._keys = parse_jwks(document.content, known=self._keys)
+                self.held = parse_jwks(document.content, known=self.held)
                 etag = document.headers.get("etag", "")
                 self._etag = etag if etag.isascii() else None  # another could not be sent back
         except (IssuerUnreachable, UnusableKeySet):

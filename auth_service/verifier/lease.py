@@ -24,15 +24,15 @@ _CLIENT_GONE = (OSError, ClientDisconnect, WebSocketDisconnect)
 class _Lease:
     """Between server and application for one connection, whose end is sent at most once."""
 
-    opened = False
-    """Whether there is something to close: a request that was no stream costs nothing more."""
-    _stop: Callable[[], None] | None = None
     _ending: asyncio.Task[None] | None = None
 
     def __init__(self, verifier: Verifier, verified: VerifiedToken, send: Send) -> None:
         self._verifier = verifier
         self._verified = verified
         self._send = send
+        self._stop: Callable[[], None] | None = None
+        self.opened = False
+        """Whether there is something to close: a request that was no stream costs nothing more."""
 
     def explains(self, exc: Exception) -> bool:
         """Whether `exc` is only what the application made of a client that has gone."""
@@ -62,8 +62,8 @@ class EventStreamLease(_Lease):
     """
 
     def send(self, message: Message) -> Awaitable[None]:
-        if self._stop is None and not (
-            message["type"] == "http.response.start" and _is_event_stream(message.get("headers", ()))
+        if self._stop is None and (
+            message["type"] != "http.response.start" or not _is_event_stream(message.get("headers", ()))
         ):
             return self._send(message)  # as it is: nearly every answer is no stream
         return self._send_of_stream(message)
@@ -121,6 +121,7 @@ async def _sent(send: Send, message: Message) -> None:
 
 def _is_event_stream(headers: Iterable[tuple[bytes, bytes]]) -> bool:
     for name, value in headers:
-        if name.lower() == b"content-type":
-            return value.lower().startswith(b"text/event-stream")
+        # Most values are too short: nothing is made of them.
+        if len(value) >= 17 and value[:17].lower() == b"text/event-stream" and name.lower() == b"content-type":
+            return True
     return False

@@ -24,6 +24,7 @@ def requires(*scopes: str | Collection[str], max_staleness: float | None = None)
     Decorates functions and methods that take a `Request` or `WebSocket`, plain or async, of Starlette and FastAPI.
     """
     needed = tuple(dict.fromkeys(name for given in scopes for name in ([given] if isinstance(given, str) else given)))
+    as_set = frozenset(needed)
     if max_staleness is not None and not max_staleness > 0:
         raise ValueError("max_staleness must be a positive number of seconds")
 
@@ -34,7 +35,14 @@ def requires(*scopes: str | Collection[str], max_staleness: float | None = None)
 
             @functools.wraps(endpoint)
             async def guarded(*args: Any, **kwargs: Any) -> Any:
-                connection = _connection(args, kwargs)
+                connection = args[0] if args and type(args[0]) is Request else _connection(args, kwargs)
+                credentials = connection.scope.get("auth")
+                if (
+                    max_staleness is None
+                    and type(credentials) is BearerCredentials
+                    and credentials.verified.claims.scope >= as_set
+                ):
+                    return await endpoint(*args, **kwargs)  # nearly always
                 try:
                     authorized(connection, needed, max_staleness=max_staleness)
                 except VerifierError as refusal:
@@ -86,8 +94,6 @@ def _challenge(refusal: VerifierError, connection: HTTPConnection) -> Challenge:
 
 
 def _connection(args: tuple[Any, ...], kwargs: dict[str, Any]) -> HTTPConnection:
-    if args and type(args[0]) is Request:
-        return cast(HTTPConnection, args[0])  # nearly always
     for value in (*args, *kwargs.values()):
         if isinstance(value, HTTPConnection):
             return value

@@ -50,15 +50,13 @@ class RevocationSet:
 
     def __init__(self) -> None:
         self._expiries: dict[Name, float] = {}
+        self.holds_none_of: Callable[[Collection[Name]], bool] = self._expiries.keys().isdisjoint
+        """True if none of some names (see `watched_names`) is revoked. Every request asks: no frame of ours between."""
         self._watchers: dict[Name, set[Callable[[], None]]] = {}
         self._forget_at = 0.0
 
     def __len__(self) -> int:
         return len(self._expiries)
-
-    def holds(self, names: Collection[Name]) -> bool:
-        """True if one of `names` (see `watched_names`) is revoked."""
-        return not self._expiries.keys().isdisjoint(names)
 
     def add(self, entries: Iterable[Entry], *, now: float) -> None:
         """Add `entries`, tell those who watch them, and forget what has expired as of `now`."""

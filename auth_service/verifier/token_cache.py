@@ -1,6 +1,5 @@
 """Verified tokens, remembered so that a signature is checked once. What is remembered is never trusted for its age."""
 
-import hashlib
 from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
@@ -11,11 +10,13 @@ from auth_service.verifier.revocations import Name
 
 @dataclass(slots=True)
 class VerifiedToken:
-    """A token whose signature and claims were found good: with which key, and under which names it may be revoked."""
+    """A token whose signature and claims were found good: with which key, until when (in seconds since the epoch, the
+    leeway included), and under which names it may be revoked."""
 
     claims: AccessTokenClaims
     kid: str
     key: RSAPublicKey
+    good_until: float
     names: tuple[Name, ...]
 
 
@@ -28,14 +29,15 @@ class TokenCache:
 
     def __init__(self, size: int) -> None:
         self._half = max(size // 2, 0)
-        self._newer: dict[bytes, VerifiedToken] = {}
+        self.newer: dict[bytes, VerifiedToken] = {}
+        """What was used last: a request may look here first, and spare itself a call."""
         self._older: dict[bytes, VerifiedToken] = {}
 
     def __len__(self) -> int:
-        return len(self._newer) + len(self._older.keys() - self._newer.keys())
+        return len(self.newer) + len(self._older.keys() - self.newer.keys())
 
     def get(self, digest: bytes) -> VerifiedToken | None:
-        found = self._newer.get(digest)
+        found = self.newer.get(digest)
         if found is None:
             found = self._older.get(digest)
             if found is not None:
@@ -45,15 +47,10 @@ class TokenCache:
     def put(self, digest: bytes, verified: VerifiedToken) -> None:
         if not self._half:
             return
-        if len(self._newer) >= self._half:
-            self._older, self._newer = self._newer, {}
-        self._newer[digest] = verified
+        if len(self.newer) >= self._half:
+            self._older, self.newer = self.newer, {}
+        self.newer[digest] = verified
 
     def drop(self, digest: bytes) -> None:
-        self._newer.pop(digest, None)
+        self.newer.pop(digest, None)
         self._older.pop(digest, None)
-
-
-def digest(access_token: bytes) -> bytes:
-    """The key of a token in the cache."""
-    return hashlib.sha256(access_token).digest()

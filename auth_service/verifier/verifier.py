@@ -7,9 +7,11 @@ Nothing here knows of requests: `middleware.py` and the adapters beside it do.
 import asyncio
 import contextlib
 import logging
+import math
 import os
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any, Final, Self
 
 import httpx2
@@ -33,7 +35,7 @@ from auth_service.verifier.key_source import KeySource
 from auth_service.verifier.metrics import Result, metrics
 from auth_service.verifier.revocations import RevocationSet, watched_names
 from auth_service.verifier.service_token import ClientCredentials, ServiceTokenSource
-from auth_service.verifier.token_cache import TokenCache, VerifiedToken, digest
+from auth_service.verifier.token_cache import TokenCache, VerifiedToken
 
 DEFAULT_MAX_STALENESS: Final = 600.0
 """Seconds: the life of an access token, so that an outage of the issuer is not everyone's."""
@@ -84,9 +86,9 @@ class Verifier:
             raise ValueError("client_id and client_secret belong together")
         self._credentials = ClientCredentials(client_id, client_secret) if client_id and client_secret else None
         self._leeway = leeway
-        self._max_staleness = max_staleness
+        self._max_staleness = math.inf if max_staleness is None else max_staleness
         self._transport = transport
-        self._clock = clock or SystemClock()
+        self._set_clock(clock or SystemClock())
         self.revocations = RevocationSet()
         """What is revoked, as far as it is known here."""
         self._keys = KeySource(self._clock)
@@ -150,7 +152,7 @@ class Verifier:
 
     def require_fresh(self, max_staleness: float) -> None:
         """Raises RevocationsUnavailable if what is revoked was last known longer ago than `max_staleness` seconds."""
-        if not self._feed.is_known_within(max_staleness):
+        if self._monotonic() - self._feed.known_at > max_staleness:
             raise self._not_heard()
 
     def watch(self, verified: VerifiedToken, end: Callable[[], None]) -> Callable[[], None]:
@@ -158,13 +160,13 @@ class Verifier:
 
         For what outlives a request. Answers how to stop watching.
         """
-        watch = _Watch(asyncio.get_running_loop(), verified.claims.expires_at + self._leeway, end)
+        watch = _Watch(asyncio.get_running_loop(), verified.good_until, end)
         self._watches.add(watch)
         watch.releases.callback(self._watches.discard, watch)
         watch.releases.callback(self.revocations.watch(verified.names, watch.tell))
         timer = watch.loop.call_later(max(watch.expires_at - self._clock.time(), 0), watch.tell)
         watch.releases.callback(timer.cancel)
-        if self.revocations.holds(verified.names):  # meanwhile
+        if not self.revocations.holds_none_of(verified.names):  # meanwhile
             watch.tell()
         return watch.stop
 
@@ -182,10 +184,15 @@ class Verifier:
         """Ask another issuer, and another clock, from now on: for tests. Raises RuntimeError once it is open."""
         if self._starting is not None:
             raise RuntimeError("the verifier is open: a test must take it over before the application starts")
-        self._transport, self._clock = transport, clock
+        self._transport = transport
+        self._set_clock(clock)
         self.revocations = RevocationSet()
         self._keys = KeySource(clock)
         self._service_token, self._feed = self._follower()
+
+    def _set_clock(self, clock: Clock) -> None:
+        self._clock = clock
+        self._time, self._monotonic = clock.time, clock.monotonic  # every request asks both
 
     def _follower(self) -> tuple[ServiceTokenSource | None, RevocationFeed]:
         token = ServiceTokenSource(self._credentials, self._clock) if self._credentials else None
@@ -231,22 +238,22 @@ class Verifier:
         try:
             if len(access_token) > MAX_LENGTH:
                 raise MalformedToken("too long")  # before it is hashed
-            key_of_cache = digest(access_token)
-            verified = self._cache.get(key_of_cache)
+            digest = sha256(access_token).digest()
+            verified = self._cache.newer.get(digest) or self._cache.get(digest)
             # A key that has left the JWKS takes its tokens with it.
-            if verified is not None and self._keys.current(verified.kid) is verified.key:
+            if verified is not None and self._keys.held.get(verified.kid) is verified.key:
                 self._cache_hits += 1
-                if verified.claims.expires_at + self._leeway <= self._clock.time():
-                    self._cache.drop(key_of_cache)
+                if verified.good_until <= self._time():
+                    self._cache.drop(digest)
                     raise ExpiredToken("exp has passed")
             else:
                 verified = self._verified_anew(access_token, fetched_key)
                 if verified is None:
                     return None
-                self._cache.put(key_of_cache, verified)
-            if self.revocations.holds(verified.names):
+                self._cache.put(digest, verified)
+            if not self.revocations.holds_none_of(verified.names):
                 raise RevokedToken("it has been revoked")
-            if self._max_staleness is not None and not self._feed.is_known_within(self._max_staleness):
+            if self._monotonic() - self._feed.known_at > self._max_staleness:
                 raise self._not_heard()
         except VerifierError as exc:
             self._refused(exc)
@@ -267,13 +274,14 @@ class Verifier:
 
     def _verified_anew(self, access_token: bytes, fetched_key: RSAPublicKey | None) -> VerifiedToken | None:
         jws = CompactJWS.parse(access_token, types=ACCESS_TOKEN_TYPES)
-        key = self._keys.current(jws.kid) or fetched_key
+        key = self._keys.held.get(jws.kid) or fetched_key
         if key is None:
             return None
         claims = AccessTokenClaims.parse(
             jws.payload(key), issuer=self.issuer, audience=self.audience, now=self._clock.time(), leeway=self._leeway
         )
-        return VerifiedToken(claims, jws.kid, key, watched_names(claims, jws.kid))
+        names = watched_names(claims, jws.kid)
+        return VerifiedToken(claims, jws.kid, key, float(claims.expires_at + self._leeway), names)
 
     def _not_heard(self) -> RevocationsUnavailable:
         since = "yet" if self._feed.age is None else "for too long"

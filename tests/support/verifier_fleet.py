@@ -136,7 +136,7 @@ class _Verifiers:
         if "ages" in command:
             return {"ages": [verifier.staleness for verifier in self._verifiers]}
         names = [entry_name(kind, identifier) for kind, identifier in command["holds"]]
-        held = [verifier.revocations.holds([name]) for verifier in self._verifiers for name in names]
+        held = [not verifier.revocations.holds_none_of([name]) for verifier in self._verifiers for name in names]
         return {"missing": held.count(False)}
 
     async def _watch(self, verifier: Verifier, session: str, token: str) -> bool:

@@ -62,7 +62,6 @@ class Parts:
         self.tokens = TokenIssuer(settings, self.keys)
         self.passwords = PasswordHasher()
         self.password_rules = PasswordRules(
-            self.passwords,
             min_length=settings.password_min_length,
             host=urlsplit(settings.issuer).hostname or "",
             client_id=settings.first_party_client_id,
@@ -85,5 +84,6 @@ class Parts:
 
     async def close(self) -> None:
         self.passwords.close()
+        self.password_rules.close()
         await self.redis.aclose()
         await self.database.close()

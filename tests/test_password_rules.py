@@ -8,7 +8,6 @@ import secrets
 import string
 import subprocess
 import sys
-import threading
 import time
 import unicodedata
 from collections.abc import Callable
@@ -187,23 +186,19 @@ def test_a_start_does_not_wait_for_the_word_lists() -> None:
     assert done.stdout == "False\n"
 
 
-async def test_judging_waits_in_the_bounded_queue_of_the_hashing_threads(service: Service) -> None:
-    hasher = service.app.parts.passwords
-    release = threading.Event()
-    waiting = []
-    try:
-        while True:
-            work = asyncio.ensure_future(hasher.run(release.wait))
-            await asyncio.sleep(0)
-            if work.done():
-                break
-            waiting.append(work)
-        assert type(work.exception()).__name__ == "Unavailable"
-        body = {"username": "ada", "email": "ada@example.com", "password": "password123456"}
-        assert problem(await service.http.post("/user/register", json=body)) == (503, "unavailable")
-    finally:
-        release.set()
-        await asyncio.gather(*waiting)
+async def test_judging_waits_in_a_bounded_queue_of_its_own(service: Service) -> None:
+    """And holds up no login, however many new passwords there are."""
+    user = await service.register()
+    rules = service.app.parts.password_rules
+    slow = _HOSTILE["few substitutes"](random.Random(7))  # noqa: S311 — a constant
+    checks = [asyncio.ensure_future(rules.require(slow, username="eve", email="eve@example.com")) for _ in range(40)]
+    body = {"username": "ada", "email": "ada@example.com", "password": "password123456"}
+    assert problem(await service.http.post("/user/register", json=body)) == (503, "unavailable")
+    for _ in range(3):
+        await service.login(user)
+    assert sum(check.done() for check in checks) < 40, "nobody waited any more when the logins were answered"
+    judged = await asyncio.gather(*checks, return_exceptions=True)
+    assert sorted(type(reason).__name__ for reason in judged) == ["NoneType"] * 32 + ["Unavailable"] * 8
     assert problem(await service.http.post("/user/register", json=body)) == (422, "weak_password")
 
 

@@ -7,26 +7,29 @@ import re
 from collections.abc import Iterator
 
 from auth_service.accounts import names
-from auth_service.accounts.passwords import MAX_BYTES, PasswordHasher, normalise
+from auth_service.accounts.bounded_threads import BoundedThreads
+from auth_service.accounts.passwords import MAX_BYTES, normalise
 from auth_service.accounts.predictability import weakness
 from auth_service.errors import WeakPassword
 
+_PLACES = 32  # 70 ms each at most
 _ADVICE = "Take one that is harder to guess, such as four words that do not belong together."
 
 
 class PasswordRules:
     """The rules for every new password, whoever sets it. An imported hash has no password to judge."""
 
-    def __init__(self, hasher: PasswordHasher, *, min_length: int, host: str, client_id: str) -> None:
+    def __init__(self, *, min_length: int, host: str, client_id: str) -> None:
         """`host` and `client_id`: how this service is called, by its address and in its tokens."""
-        self._hasher = hasher
+        # One, since it holds the GIL. Not those that hash: no number of new passwords makes a login wait.
+        self._thread = BoundedThreads("new password", count=1, places=_PLACES)
         self._min_length = min_length
         self._service = {
             word: "the name of this service" for name in ("auth-service", host, client_id) for word in _words(name)
         }
 
     async def require(self, password: str, *, username: str, email: str, field: str = "password") -> None:
-        """Raises WeakPassword, which says which rule is not met, and Unavailable when the hashing queue is full.
+        """Raises WeakPassword, which says which rule is not met, and Unavailable when too many wait to be judged.
 
         Length is counted in code points after NFKC.
         """
@@ -43,10 +46,13 @@ class PasswordRules:
             | dict.fromkeys(_words(email), "the e-mail address")
             | dict.fromkeys(_words(username), "the user name")
         )
-        # In the threads: for a millisecond and more, nothing else would be served.
-        reason = await self._hasher.run(lambda: weakness(normalised, known))
+        # In its thread: for a millisecond and more, nothing else would be served.
+        reason = await self._thread.run(lambda: weakness(normalised, known))
         if reason is not None:
             raise WeakPassword(f"The password is {reason}. {_ADVICE}", field=field)
+
+    def close(self) -> None:
+        self._thread.close()
 
 
 def _words(name: str) -> Iterator[str]:

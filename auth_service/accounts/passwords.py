@@ -3,18 +3,17 @@
 The only file that imports passlib (from `libpass`, its maintained release).
 """
 
-import asyncio
 import os
 import time
 import unicodedata
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
 from passlib.context import CryptContext
 from passlib.exc import UnknownHashError
 
+from auth_service.accounts.bounded_threads import BoundedThreads
 from auth_service.errors import Unavailable
 from auth_service.metrics import HASH_PLACES, HASH_QUEUE, HASH_REFUSED, HASH_SECONDS
 
@@ -51,9 +50,9 @@ class PasswordHasher:
 
     def __init__(self, *, threads: int | None = None) -> None:
         count = threads or min(_cores(), _MOST_THREADS)
-        self._threads = ThreadPoolExecutor(count, thread_name_prefix="password")
-        self._places = count * _QUEUE_PER_THREAD
-        HASH_PLACES.set(self._places)
+        places = count * _QUEUE_PER_THREAD
+        self._threads = BoundedThreads("password", count=count, places=places)
+        HASH_PLACES.set(places)
         self._dummy = _CONTEXT.hash("the password of nobody")
 
     async def hash(self, password: str) -> str:
@@ -64,25 +63,19 @@ class PasswordHasher:
         """Check against a stored hash, or against one of nobody's: it takes as long. Raises Unavailable."""
         return await self._timed(lambda: _check(password, stored_hash or self._dummy, known=stored_hash is not None))
 
-    async def run(self, work: Callable[[], _T]) -> _T:
-        """Other work with a password, in the same threads. Raises Unavailable when the queue is full."""
-        if self._places == 0:
-            HASH_REFUSED.inc()
-            raise Unavailable("the password queue is full")
-        self._places -= 1
-        HASH_QUEUE.inc()
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
-        finally:
-            self._places += 1
-            HASH_QUEUE.dec()
-
     def close(self) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._threads.close()
 
     async def _timed(self, work: Callable[[], _T]) -> _T:
         began = time.perf_counter()
-        made = await self.run(work)
+        HASH_QUEUE.inc()
+        try:
+            made = await self._threads.run(work)
+        except Unavailable:
+            HASH_REFUSED.inc()
+            raise
+        finally:
+            HASH_QUEUE.dec()
         HASH_SECONDS.observe(time.perf_counter() - began)
         return made
 

@@ -7,11 +7,9 @@ the rules (`hastened`): ten minutes of theirs are six seconds here.
 import asyncio
 import itertools
 import json
-import os
 import re
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -25,6 +23,7 @@ import pytest
 
 from auth_service.devstack.process import free_port
 from tests.support.balancer import Balancer
+from tests.support.gateway import spawn_gateway
 from tests.support.load import Connection
 from tests.support.processes import ServedProcess, served
 from tests.support.prometheus import MISSING, PROMETHEUS, PROMTOOL, Prometheus, hastened, prometheus
@@ -102,19 +101,8 @@ def watched(fragile: Stores, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 @contextmanager
 def _gateway(issuer: str) -> Iterator[str]:
     """The gateway example, and where its metrics are."""
-    metrics = f"127.0.0.1:{free_port()}"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "gateway_example"],
-        env={
-            **{name: value for name, value in os.environ.items() if not name.startswith("AUTH_")},
-            "AUTH_ISSUER": issuer,
-            "AUTH_AUDIENCE": issuer,
-            "GATEWAY_LISTEN": f"127.0.0.1:{free_port()}",
-            "GATEWAY_METRICS_LISTEN": metrics,
-        },
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    page, metrics = (f"127.0.0.1:{free_port()}" for _ in range(2))
+    process = spawn_gateway(issuer, subprocess.DEVNULL, GATEWAY_LISTEN=page, GATEWAY_METRICS_LISTEN=metrics)
     try:
         yield metrics
     finally:

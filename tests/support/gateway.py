@@ -18,6 +18,23 @@ from tests.support.command import environment, spawn, wait_for_status
 from tests.support.service import PASSWORD, SignedIn, signed_in
 
 
+def spawn_gateway(issuer: str, output: int, **environment: str) -> "subprocess.Popen[str]":
+    """The gateway example, for the tokens of `issuer`."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "gateway_example"],
+        env={
+            **{name: value for name, value in os.environ.items() if not name.startswith("AUTH_")},
+            "AUTH_ISSUER": issuer,
+            "AUTH_AUDIENCE": issuer,
+            **environment,
+        },
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
 class Services:
     """Both processes. `settings` makes the issuer's settings; its addresses are chosen here."""
 
@@ -38,18 +55,8 @@ class Services:
             self.issuer_process = spawn(
                 "serve", env=environment(self.settings), stdout=output, stderr=subprocess.STDOUT
             )
-            self.gateway_process = subprocess.Popen(
-                [sys.executable, "-m", "gateway_example"],
-                env={
-                    **{name: value for name, value in os.environ.items() if not name.startswith("AUTH_")},
-                    "AUTH_ISSUER": self.issuer,
-                    "AUTH_AUDIENCE": self.issuer,
-                    "GATEWAY_LISTEN": f"127.0.0.1:{gateway_port}",
-                },
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                text=True,
-                start_new_session=True,
+            self.gateway_process = spawn_gateway(
+                self.issuer, output.fileno(), GATEWAY_LISTEN=f"127.0.0.1:{gateway_port}"
             )
         self._internal = f"http://127.0.0.1:{internal_port}"
 

@@ -141,6 +141,9 @@ HASH_QUEUE = Gauge(
 HASH_PLACES = Gauge(
     "auth_password_hash_places", "Password hashes that may wait or be made at a time.", multiprocess_mode="livesum"
 )
+NEW_PASSWORDS_REFUSED = Counter(
+    "auth_new_passwords_refused", "New passwords that were not judged because the queue was full."
+)
 HASH_REFUSED = Counter("auth_password_hash_refused", "Password checks refused because the queue was full.")
 
 Gauge("auth_build_info", "Which version runs. Always 1.", ["version", "python"], multiprocess_mode="livemax").labels(

@@ -627,6 +627,21 @@ async def test_a_route_behind_no_middleware_fails_loudly() -> None:
             await client.get("/orders")
 
 
+async def test_an_answer_keeps_its_header_however_it_is_given(issuer: FakeIssuer) -> None:
+    """ASGI allows any iterable, one too that can be read only once."""
+
+    async def once(_scope: Scope, _receive: Receive, send: Send) -> None:
+        fields = [(b"x-one", b"1"), (b"content-type", b"text/plain"), (b"set-cookie", b"a=b")]
+        await send({"type": "http.response.start", "status": 200, "headers": iter(fields)})
+        await send({"type": "http.response.body", "body": b"there"})
+
+    async with issuer.verifier() as verifier:
+        transport = httpx2.ASGITransport(app=BearerMiddleware(once, verifier=verifier))
+        async with httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
+            answer = await client.get("/", headers={"Authorization": f"Bearer {issuer.token()}"})
+    assert (answer.text, answer.headers.get("x-one"), answer.headers.get("set-cookie")) == ("there", "1", "a=b")
+
+
 def test_requires_refuses_what_it_cannot_guard() -> None:
     with pytest.raises(TypeError, match="HTTPEndpoint"):
         requires("x")(Orders)

@@ -178,6 +178,12 @@ def test_requires_guards_endpoints_of_fastapi_too() -> None:
             assert client.get(path, headers=dict(bearer(issuer, scope=""))).status_code == 403
 
 
+@pytest.mark.parametrize("limit", [0, -1, float("nan")])
+def test_a_limit_that_is_no_time_is_refused(limit: float) -> None:
+    with pytest.raises(ValueError, match="max_staleness"):
+        Bearer(FakeIssuer().verifier(), max_staleness=limit)
+
+
 def test_a_real_server_answers_the_same() -> None:
     issuer = FakeIssuer(audience="orders")
     with served_app(application(issuer.verifier())) as served, httpx2.Client(base_url=served.url) as http:

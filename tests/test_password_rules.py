@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from passlib.hash import argon2
+from prometheus_client import REGISTRY
 
 from auth_service.accounts.passwords import PasswordHasher
 from auth_service.accounts.predictability import weakness
@@ -189,6 +190,7 @@ def test_a_start_does_not_wait_for_the_word_lists() -> None:
 async def test_judging_waits_in_a_bounded_queue_of_its_own(service: Service) -> None:
     """And holds up no login, however many new passwords there are."""
     user = await service.register()
+    refused = REGISTRY.get_sample_value("auth_new_passwords_refused_total") or 0
     rules = service.app.parts.password_rules
     slow = _HOSTILE["few substitutes"](random.Random(7))  # noqa: S311 — a constant
     checks = [asyncio.ensure_future(rules.require(slow, username="eve", email="eve@example.com")) for _ in range(40)]
@@ -199,6 +201,7 @@ async def test_judging_waits_in_a_bounded_queue_of_its_own(service: Service) -> 
     assert sum(check.done() for check in checks) < 40, "nobody waited any more when the logins were answered"
     judged = await asyncio.gather(*checks, return_exceptions=True)
     assert sorted(type(reason).__name__ for reason in judged) == ["NoneType"] * 32 + ["Unavailable"] * 8
+    assert (REGISTRY.get_sample_value("auth_new_passwords_refused_total") or 0) - refused == 9
     assert problem(await service.http.post("/user/register", json=body)) == (422, "weak_password")
 
 

@@ -481,6 +481,18 @@ async def test_without_a_limit_a_feed_that_was_never_heard_refuses_nobody(issuer
         await verifier.verify(issuer.fake.token())
         with pytest.raises(RevocationsUnavailable):
             verifier.require_fresh(1e9)
+        with pytest.raises(RevocationsUnavailable):
+            verifier.require_fresh(float("inf"))
+
+
+@pytest.mark.parametrize("limit", [1e9, float("inf")])
+async def test_with_any_limit_a_feed_that_was_never_heard_refuses_everybody(
+    issuer: ScriptedIssuer, limit: float
+) -> None:
+    issuer.answers[FEED] = document(b"", status=404)
+    async with opened(issuer, max_staleness=limit) as verifier:
+        with pytest.raises(RevocationsUnavailable):
+            await verifier.verify(issuer.fake.token())
 
 
 @pytest.mark.parametrize("limit", [0, -1, float("nan")])

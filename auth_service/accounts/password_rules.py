@@ -10,7 +10,8 @@ from auth_service.accounts import names
 from auth_service.accounts.bounded_threads import BoundedThreads
 from auth_service.accounts.passwords import MAX_BYTES, normalise
 from auth_service.accounts.predictability import weakness
-from auth_service.errors import WeakPassword
+from auth_service.errors import Unavailable, WeakPassword
+from auth_service.metrics import NEW_PASSWORDS_REFUSED
 
 _PLACES = 32  # 70 ms each at most
 _ADVICE = "Take one that is harder to guess, such as four words that do not belong together."
@@ -21,7 +22,7 @@ class PasswordRules:
 
     def __init__(self, *, min_length: int, host: str, client_id: str) -> None:
         """`host` and `client_id`: how this service is called, by its address and in its tokens."""
-        # One, since it holds the GIL. Not those that hash: no number of new passwords makes a login wait.
+        # One, since it holds the GIL. Not those that hash: new passwords take no login's place in the queue.
         self._thread = BoundedThreads("new password", count=1, places=_PLACES)
         self._min_length = min_length
         self._service = {
@@ -47,7 +48,11 @@ class PasswordRules:
             | dict.fromkeys(_words(username), "the user name")
         )
         # In its thread: for a millisecond and more, nothing else would be served.
-        reason = await self._thread.run(lambda: weakness(normalised, known))
+        try:
+            reason = await self._thread.run(lambda: weakness(normalised, known))
+        except Unavailable:
+            NEW_PASSWORDS_REFUSED.inc()
+            raise
         if reason is not None:
             raise WeakPassword(f"The password is {reason}. {_ADVICE}", field=field)
 

@@ -5,7 +5,7 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """`SystemClock`, or the clock of `testing.FakeIssuer`."""
+    """`SystemClock`, or the clock of `testing.FakeIssuer`. A verifier takes its methods once."""
 
     def time(self) -> float:
         """Seconds since the epoch: what `exp` is held against."""

@@ -15,7 +15,7 @@ from auth_service.verifier.credentials import presented_access_token
 from auth_service.verifier.errors import MissingCredentials, VerifierError
 from auth_service.verifier.identity import BearerCredentials, JWTUser
 from auth_service.verifier.requires import authorized
-from auth_service.verifier.verifier import Verifier
+from auth_service.verifier.verifier import Verifier, checked_staleness
 
 
 class Bearer(SecurityBase):
@@ -29,7 +29,7 @@ class Bearer(SecurityBase):
 
     def __init__(self, verifier: Verifier, *, max_staleness: float | None = None) -> None:
         self._verifier = verifier
-        self._max_staleness = max_staleness
+        self._max_staleness = checked_staleness(max_staleness)
         self.model = HTTPBearerModel(bearerFormat="JWT", description=f"An access token of {verifier.issuer}")
         self.scheme_name = "Bearer"
 

@@ -62,10 +62,14 @@ class EventStreamLease(_Lease):
     """
 
     def send(self, message: Message) -> Awaitable[None]:
-        if self._stop is None and (
-            message["type"] != "http.response.start" or not _is_event_stream(message.get("headers", ()))
-        ):
-            return self._send(message)  # as it is: nearly every answer is no stream
+        if self._stop is None:
+            if message["type"] != "http.response.start":
+                return self._send(message)
+            headers = message.get("headers", ())
+            if type(headers) is not list:  # what can be read only once is for the server to read
+                message = {**message, "headers": (headers := list(headers))}
+            if not _is_event_stream(headers):
+                return self._send(message)  # nearly every answer is no stream
         return self._send_of_stream(message)
 
     async def _send_of_stream(self, message: Message) -> None:

@@ -11,6 +11,7 @@ from starlette.websockets import WebSocket
 from auth_service.verifier.challenge import Challenge, answer, challenge
 from auth_service.verifier.errors import InsufficientScope, MissingCredentials, VerifierError
 from auth_service.verifier.identity import AnonymousCredentials, BearerCredentials
+from auth_service.verifier.verifier import checked_staleness
 
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
@@ -25,8 +26,7 @@ def requires(*scopes: str | Collection[str], max_staleness: float | None = None)
     """
     needed = tuple(dict.fromkeys(name for given in scopes for name in ([given] if isinstance(given, str) else given)))
     as_set = frozenset(needed)
-    if max_staleness is not None and not max_staleness > 0:
-        raise ValueError("max_staleness must be a positive number of seconds")
+    checked_staleness(max_staleness)
 
     def decorate(endpoint: Endpoint) -> Endpoint:
         if inspect.isclass(endpoint):

@@ -9,6 +9,7 @@ import contextlib
 import logging
 import math
 import os
+import sys
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
@@ -80,13 +81,13 @@ class Verifier:
             raise ValueError("audience must name this service as the issuer does (AUTH_AUDIENCES there)")
         if not 0 <= leeway <= MAX_LEEWAY:
             raise ValueError(f"leeway must be from 0 to {MAX_LEEWAY} seconds")
-        if max_staleness is not None and not max_staleness > 0:
-            raise ValueError("max_staleness must be a positive number of seconds, or None")
         if bool(client_id) != bool(client_secret):
             raise ValueError("client_id and client_secret belong together")
         self._credentials = ClientCredentials(client_id, client_secret) if client_id and client_secret else None
         self._leeway = leeway
-        self._max_staleness = math.inf if max_staleness is None else max_staleness
+        limit = checked_staleness(max_staleness)
+        # What was never heard is infinitely old: that is good enough for None, and for no number.
+        self._max_staleness = math.inf if limit is None else min(limit, sys.float_info.max)
         self._transport = transport
         self._set_clock(clock or SystemClock())
         self.revocations = RevocationSet()
@@ -152,7 +153,8 @@ class Verifier:
 
     def require_fresh(self, max_staleness: float) -> None:
         """Raises RevocationsUnavailable if what is revoked was last known longer ago than `max_staleness` seconds."""
-        if self._monotonic() - self._feed.known_at > max_staleness:
+        age = self._feed.age
+        if age is None or age > max_staleness:
             raise self._not_heard()
 
     def watch(self, verified: VerifiedToken, end: Callable[[], None]) -> Callable[[], None]:
@@ -338,6 +340,13 @@ class Verifier:
         cache_hits, self._cache_hits = self._cache_hits, 0
         self._metrics.verifications["valid"].inc(valid)
         self._metrics.cache_hits.inc(cache_hits)
+
+
+def checked_staleness(seconds: float | None) -> float | None:
+    """`seconds`, if they may be a `max_staleness`. Raises ValueError."""
+    if seconds is not None and not seconds > 0:
+        raise ValueError("max_staleness must be a positive number of seconds, or None")
+    return seconds
 
 
 class _Watch:

@@ -10,6 +10,7 @@ from auth_service.accounts.introspection import Introspection
 from auth_service.accounts.sign_in import SignIn
 from auth_service.accounts.token_revocation import TokenRevocation
 from auth_service.application import Application
+from auth_service.edge.connection_limit import usable_connections
 from auth_service.edge.origins import Origins
 from auth_service.edge.problems import EXCEPTION_HANDLERS
 from auth_service.edge.request_context import RequestContext
@@ -83,7 +84,7 @@ def _internal_operations(parts: Parts, readiness: Readiness, key_follower: KeyFo
     operations = [
         *HealthEndpoints(
             readiness=readiness,
-            stores={"postgresql": parts.database.now, "redis": partial(require_answers, parts.redis)},
+            stores={"postgresql": parts.database.require_writes, "redis": partial(require_answers, parts.redis)},
             keys_problem=lambda: key_follower.problem,
         ).operations(),
         *MetricsEndpoints().operations(),
@@ -154,7 +155,9 @@ def _public_operations(
         *AccountEndpoints(users=parts.users, bearer=bearer, password_rules=parts.password_rules).operations(),
         *DiscoveryEndpoints(issuer=settings.issuer, keys=parts.keys).operations(),
         *_oauth(parts, refresh).operations(),
-        *RevocationEndpoints(feed=feed, access=feed_access).operations(),
+        *RevocationEndpoints(
+            feed=feed, access=feed_access, max_connections=usable_connections(settings.max_connections)
+        ).operations(),
         *documentation.operations(),
     ]
     return operations, list(documentation.assets())

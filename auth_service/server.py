@@ -21,7 +21,7 @@ from uvicorn.supervisors import Multiprocess, multiprocess
 from auth_service import __version__
 from auth_service.app import create_app
 from auth_service.application import Application
-from auth_service.edge.connection_limit import ConnectionLimit
+from auth_service.edge.connection_limit import ConnectionLimit, usable_connections
 from auth_service.edge.raw_refusals import RawRefusals
 from auth_service.http_protocol import HttpProtocol
 from auth_service.logs import configure_logging
@@ -32,7 +32,6 @@ GRACE = 20
 """Seconds for requests in flight at a stop; a supervisor must give ten more, to write down what is not yet."""
 
 _FIRST_SIGN_OF_LIFE = 30  # seconds
-_OTHER_FILES = 256  # for the stores, the internal port and the log
 
 _log = structlog.get_logger(__name__)
 
@@ -167,14 +166,10 @@ def _taken_by_the_kernel(listening: socket.socket) -> Iterator[socket.socket]:
 
 def _protocol(settings: Settings, *, internal_port: int) -> type[asyncio.Protocol]:
     """The protocol of every connection; each worker gets a copy, and so counts its own."""
-    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    limit = settings.max_connections
-    if files != resource.RLIM_INFINITY:
-        limit = max(1, min(limit, files - _OTHER_FILES))
     made = functools.partial(
         HttpProtocol,
         internal_port=internal_port,
-        public_connections=ConnectionLimit(limit),
+        public_connections=ConnectionLimit(usable_connections(settings.max_connections)),
         refusals=RawRefusals(secure=settings.issuer.startswith("https://")),
     )
     return cast(type[asyncio.Protocol], made)  # uvicorn only ever calls it

@@ -223,6 +223,18 @@ async def test_a_stop_says_bye_to_every_client_and_does_not_wait_for_them(
         assert '"level": "error"' not in log
 
 
+async def test_one_address_has_a_quarter_of_the_connections_for_streams(settings: MakeSettings, tmp_path: Path) -> None:
+    with served(settings(max_connections=40), tmp_path) as [process]:
+        async with _crowd(process, 10, {}, addresses=1), httpx2.AsyncClient() as http:
+            elsewhere = httpx2.AsyncHTTPTransport(local_address="127.0.1.1")
+            async with httpx2.AsyncClient(transport=elsewhere) as same:
+                assert problem(await same.get(f"{process.url}/revocations", headers=EVENT_STREAM)) == (
+                    429,
+                    "too_many_attempts",
+                )
+            assert (await http.get(f"{process.url}/.well-known/jwks.json")).status_code == 200
+
+
 async def test_one_address_has_2500_streams_and_takes_none_from_another(settings: MakeSettings, tmp_path: Path) -> None:
     with served(settings(), tmp_path) as [process]:
         async with _crowd(process, 2500, {}, addresses=1):

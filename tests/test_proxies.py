@@ -25,6 +25,9 @@ def _address(peer: str | None, *headers: str, trusted: tuple[object, ...] = _TRU
 @pytest.mark.parametrize(
     ("peer", "headers", "counted"),
     [
+        # IPv4 as an IPv6-only network sees it (RFC 6052).
+        ("64:ff9b::203.0.113.9", ["6.6.6.6"], _CLIENT),
+        (_PROXY, ["64:ff9b::cb00:7109"], _CLIENT),
         # Nobody is trusted who is not on the list, whatever is written.
         (_CLIENT, ["6.6.6.6"], _CLIENT),
         (_CLIENT, ["10.0.0.2"], _CLIENT),

@@ -26,7 +26,7 @@ from auth_service.stores.rate_limits import PREFIX
 from tests.support.admin import events
 from tests.support.load import Connection
 from tests.support.processes import served
-from tests.support.service import PASSWORD, Service, SignedIn, Start, problem, running_service
+from tests.support.service import PASSWORD, WINDOW, Service, SignedIn, Start, problem, running_service
 from tests.support.stores import Stores, stopped
 
 _HELD_BACK = (429, "too_many_attempts")
@@ -139,11 +139,15 @@ async def test_guesses_at_one_account_from_many_addresses_are_limited_together(s
     ids=["IPv4", "IPv6"],
 )
 @pytest.mark.parametrize("bucket", ["account", "everybody"])
+@pytest.mark.parametrize("logged_out", [False, True])
 async def test_nobody_is_locked_out_from_elsewhere_where_they_are_signed_in(
-    service: Service, home: str, same_subscriber: str, bucket: str
+    service: Service, home: str, same_subscriber: str, bucket: str, logged_out: bool
 ) -> None:
     ada, other = await service.register(), await service.register()
-    assert (await _Caller(service, home).login(email=ada.email)).status_code == 200
+    signed_in = await _Caller(service, home).login(email=ada.email)
+    assert signed_in.status_code == 200
+    if logged_out:  # by themselves: it shows as well that they come from there
+        assert (await service.logout(signed_in.json()["refresh_token"])).status_code == 204
     assert (await _Caller(service, _ELSEWHERE).login(email=other.email)).status_code == 200
     await _fill(service, bucket, _account_key(bucket, ada))
     at_home = _Caller(service, same_subscriber)
@@ -154,14 +158,17 @@ async def test_nobody_is_locked_out_from_elsewhere_where_they_are_signed_in(
 
 
 @pytest.mark.parametrize("bucket", ["account", "everybody"])
-@pytest.mark.parametrize("ended", ["logged out", "expired", "none", "another's"])
+@pytest.mark.parametrize("ended", ["reused", "expired", "none", "another's"])
 async def test_where_they_are_not_signed_in_now_is_elsewhere(service: Service, ended: str, bucket: str) -> None:
     ada, other = await service.register(), await service.register()
     home = _Caller(service, _HERE)
-    if ended in ("logged out", "expired"):
+    if ended in ("reused", "expired"):
         answer = await home.login(email=ada.email)
-        if ended == "logged out":
-            assert (await service.logout(answer.json()["refresh_token"])).status_code == 204
+        if ended == "reused":
+            token = answer.json()["refresh_token"]
+            await service.refreshed(token)
+            service.advance(seconds=WINDOW + 1)
+            assert problem(await service.refresh(token)) == (401, "refresh_token_reused")
         else:
             service.advance(seconds=2_592_001)
     elif ended == "another's":
@@ -502,6 +509,32 @@ async def test_judging_a_new_password_is_an_attempt_too(service: Service) -> Non
         assert problem(await _change_password(caller, user, "not the right one")) == _REFUSED
     weak = {"current_password": PASSWORD, "new_password": "aaaaaaaaaaaa"}
     assert problem(await caller.http.post("/user/password", json=weak, headers=user.bearer)) == _HELD_BACK
+
+
+async def test_passwords_cannot_be_changed_without_end_even_with_the_right_one(service: Service) -> None:
+    """Weak or not: each is judged or hashed, and is work."""
+    caller, user = _Caller(service, _HERE), await service.register()
+    answers = []
+    for number in range(22):
+        body = {"current_password": PASSWORD, "new_password": PASSWORD if number % 2 else "aaaaaaaaaaaa"}
+        answers.append((await caller.http.post("/user/password", json=body, headers=user.bearer)).status_code)
+    assert answers == [422, 204] * 10 + [429] * 2
+    body = {"current_password": PASSWORD, "new_password": "another long password"}
+    other = await service.register()
+    assert (await caller.http.post("/user/password", json=body, headers=other.bearer)).status_code == 204
+
+
+async def test_a_subscriber_of_very_many_ipv6_networks_cannot_hold_everybody_back(service: Service) -> None:
+    """A /48 may be rented by anybody: 65,536 networks of the size that counts as one address."""
+    ada, at_home = await service.register(), await service.register()
+    home = "2001:db8:7:1::1"
+    assert (await _Caller(service, home).login(email=at_home.email)).status_code == 200
+    for network in range(12):
+        caller = _Caller(service, f"2001:db8:7:{network + 0x100:x}::1")
+        await asyncio.gather(*(caller.fail(1, username=f"nobody{network}{number}") for number in range(10)))
+    assert await _Caller(service, "2001:db8:7:ffff::1").fail(1, username="nobody") == [_HELD_BACK]
+    assert (await _Caller(service, "2001:db8:8::1").login(email=ada.email)).status_code == 200
+    assert (await _Caller(service, home).login(email=at_home.email)).status_code == 200, "who is known there"
 
 
 async def test_current_passwords_of_many_accounts_cannot_be_guessed_from_one_address(service: Service) -> None:

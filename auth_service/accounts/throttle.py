@@ -17,17 +17,18 @@ from limits import RateLimitItem, parse_many
 
 from auth_service.accounts.address_buckets import AddressBuckets, address_part, bucket_key
 from auth_service.accounts.attempt import Attempt, Bucket, Filled, Stores, seconds_left
+from auth_service.address_block import block_of
 from auth_service.errors import InvalidCredentials, ServiceError, Taken, TooManyAttempts, Unavailable
 from auth_service.metrics import THROTTLE_FALLBACKS, THROTTLED
 from auth_service.stores.places import LIFE, MemoryPlaces, RedisPlaces
-from auth_service.stores.rate_limits import MemoryCounters, RedisCounters
+from auth_service.stores.rate_limits import Counters, MemoryCounters, RedisCounters
 from auth_service.stores.redis import RedisClient, redis_failures
 
 _IN_LINE = 10.0  # seconds that an attempt waits for others that wait
 _FOR_ROOM = 3.0  # seconds that the first of them waits for room: it comes sooner, unless what is under way is stuck
 _LOOK_EVERY = 0.02  # seconds: about as long as one password takes to hash
 
-_STRANGERS: tuple[Bucket, ...] = ("account", "everybody")
+_STRANGERS: tuple[Bucket, ...] = ("network", "account", "everybody")
 """The buckets that others can fill from elsewhere."""
 
 
@@ -45,6 +46,8 @@ class Limits:
     """Whether who succeeds has proved to be the owner: then their earlier failures are forgiven."""
     without_redis: bool = False
     """Whether it goes on while Redis is away, counted in the memory of this process."""
+    network: Sequence[RateLimitItem] = ()
+    """Of an IPv6 /48, which anybody may rent: thousands of /64s, each an address to the next bucket."""
     address: Sequence[RateLimitItem] = ()
     pair: Sequence[RateLimitItem] = ()
     account: Sequence[RateLimitItem] = ()
@@ -54,6 +57,7 @@ class Limits:
         return (
             ("address", self.address),
             ("pair", self.pair),
+            ("network", self.network),
             ("account", self.account),
             ("everybody", self.everybody),
         )
@@ -63,6 +67,7 @@ LOGIN = Limits(
     "login",
     failure=InvalidCredentials,
     proves=True,
+    network=parse_many("1000/hour; 120/minute"),
     address=parse_many("100/hour; 30/minute"),
     pair=parse_many("50/day; 20/hour; 5/minute"),
     # By the name that was given. An account has two, a user name and an address, so 100 in a day: SECURITY.md P5.
@@ -72,6 +77,7 @@ LOGIN = Limits(
 REGISTRATION = Limits(
     "registration",
     failure=None,
+    network=parse_many("1000/hour; 200/minute"),
     address=parse_many("500/hour; 100/minute"),
     everybody=parse_many("600/minute"),
 )
@@ -83,6 +89,13 @@ PASSWORD_CHECK = Limits(
     address=parse_many("100/hour; 30/minute"),
     account=parse_many("30/hour; 10/minute"),
 )
+NEW_PASSWORD = Limits(
+    "new_password",
+    failure=None,
+    without_redis=True,
+    address=parse_many("100/hour; 30/minute"),
+    account=parse_many("60/hour; 20/minute"),
+)
 RENAMING = Limits(
     "renaming",
     failure=Taken,
@@ -91,7 +104,7 @@ RENAMING = Limits(
     account=parse_many("20/hour"),
 )
 # Told as zero from the beginning: a rate sees no first increase of what was not there.
-for _limits in (LOGIN, REGISTRATION, PASSWORD_CHECK, RENAMING):
+for _limits in (LOGIN, REGISTRATION, PASSWORD_CHECK, NEW_PASSWORD, RENAMING):
     for _bucket, _windows in _limits.buckets():
         if _windows:
             THROTTLED.labels(_limits.operation, _bucket)
@@ -109,11 +122,20 @@ class Throttle:
         # Those of this process that wait for room in a bucket: one after the other, and only the first of them looks.
         self._lines: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    async def count(self, limits: Limits, *, address: str | None) -> None:
+    async def count(self, limits: Limits, *, address: str | None, account: str | None = None) -> None:
         """Count something of which every attempt counts. Raises TooManyAttempts, with how long to wait; Unavailable."""
-        counters = self._redis.counters
+        buckets = self._buckets(limits, address, account)
+        try:
+            await self._count(self._redis.counters, limits, buckets)
+        except Unavailable:
+            if not limits.without_redis:
+                raise
+            THROTTLE_FALLBACKS.labels(operation=limits.operation).inc()
+            await self._count(self._memory.counters, limits, buckets)
+
+    async def _count(self, counters: Counters, limits: Limits, buckets: Sequence[Filled]) -> None:
         counted = []
-        for each in self._buckets(limits, address, account=None):
+        for each in buckets:
             for window, key in each.windows:
                 with redis_failures():
                     counted.append(key)
@@ -224,6 +246,8 @@ class Throttle:
         }
         if self._addresses.counts(address):
             keys["address"] = bucket_key(address_part(address))
+            if address is not None and ":" in address:
+                keys["network"] = bucket_key(block_of(address, 48))
         buckets = []
         for bucket, windows in limits.buckets():
             if windows and bucket in keys:

@@ -19,7 +19,7 @@ from auth_service.accounts import names
 from auth_service.accounts.account import Account, Change, differences
 from auth_service.accounts.names import Name
 from auth_service.accounts.passwords import PasswordHasher
-from auth_service.accounts.throttle import PASSWORD_CHECK, RENAMING, Throttle
+from auth_service.accounts.throttle import NEW_PASSWORD, PASSWORD_CHECK, RENAMING, Throttle
 from auth_service.address_block import block_of
 from auth_service.audit import Action, Actor
 from auth_service.errors import InvalidCredentials, InvalidRequest, NotFound, Taken
@@ -61,7 +61,8 @@ class Users:
         return Account.of(row) if row else None
 
     async def is_signed_in_from(self, address: str | None, *, username: str | None, email: str | None) -> bool:
-        """Whether the account of that name has a live session that was opened or last used at this address.
+        """Whether the account of that name has a session that was opened or last used at this address, and is live or
+        was ended by its owner: a log-out must not take away what the sign-in has shown.
 
         One statement, the same for an account that there is not.
         """
@@ -70,7 +71,8 @@ class Users:
         column, key = _name_column(username, email)
         row = await self._database.row(
             "SELECT clock_timestamp() AS now, max(expires_at) AS until FROM sessions"  # noqa: S608 — one of two constants
-            f" WHERE user_id = (SELECT id FROM users WHERE {column} = $1) AND revoked_at IS NULL"
+            f" WHERE user_id = (SELECT id FROM users WHERE {column} = $1)"
+            " AND (revoked_at IS NULL OR revoked_reason IN ('logout', 'replaced'))"
             " AND (ip::inet <<= $2::text::inet OR last_ip::inet <<= $2::text::inet)",
             key,
             block_of(address),
@@ -255,6 +257,8 @@ class Users:
         `judge` raises WeakPassword; it is slow work, so there is no more of it at once than of attempts. Raises
         InvalidCredentials, TooManyAttempts too.
         """
+        # Right or wrong, weak or not: to judge and to hash is work, and a success would never be counted.
+        await self._throttle.count(NEW_PASSWORD, address=by.source.ip, account=str(user_id))
         async with self._throttle.attempt(PASSWORD_CHECK, address=by.source.ip, account=str(user_id)):
             await judge()
             await self._change_password(user_id, current=current, new=new, keep_session=keep_session, by=by)

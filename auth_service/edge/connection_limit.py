@@ -1,6 +1,16 @@
 """How many connections the public port may have open at once: a flood of them must leave files for all else."""
 
+import resource
+
 from auth_service.metrics import PUBLIC_CONNECTIONS
+
+_OTHER_FILES = 256  # for the stores, the internal port and the log
+
+
+def usable_connections(wanted: int) -> int:
+    """`wanted`, or fewer where the system allows this process fewer files."""
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return wanted if files == resource.RLIM_INFINITY else max(1, min(wanted, files - _OTHER_FILES))
 
 
 class ConnectionLimit:

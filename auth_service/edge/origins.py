@@ -24,7 +24,7 @@ class Origins:
         fetch_sites = headers.getlist("sec-fetch-site")
         if origins and (len(origins) != 1 or origins[0] not in self._allowed):
             return OriginRefused("origin_not_allowed")
-        if "cross-site" in fetch_sites:
+        if "cross-site" in map(str.lower, fetch_sites):
             return OriginRefused("cookie_needs_same_site")
         if not origins and fetch_sites != ["same-origin"]:
             return OriginRefused("origin_not_allowed")

@@ -120,6 +120,12 @@ class Database:
         """The time, for an operation whose first statement cannot read it itself."""
         return await read_time(self, self.clock)
 
+    async def require_writes(self) -> None:
+        """Return if it answers, and takes writes: a demoted primary and a standby do not. Raises Unavailable."""
+        row = await self.row("SELECT current_setting('transaction_read_only')::bool AS refused")
+        if row is not None and row["refused"]:
+            raise Unavailable("postgresql: ReadOnlySQLTransactionError")
+
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Statements]:
         """A transaction that takes at most `TIME_LIMIT`; rolled back if its body raises."""

@@ -41,6 +41,7 @@ CALLERS = {
     "an allowed origin, asked for by the user": _caller(APP, site="none"),
     "no origin, but the same by fetch metadata": _caller(site="same-origin"),
     "an allowed origin on another site": _caller(APP, site="cross-site", refusal=CROSS_SITE),
+    "an allowed origin on another site, oddly written": _caller(APP, site="Cross-Site", refusal=CROSS_SITE),
     "the own origin after a detour over another site": _caller(OWN, site="cross-site", refusal=CROSS_SITE),
     "no origin, cross-site": _caller(site="cross-site", refusal=CROSS_SITE),
     "no origin, same-site": _caller(site="same-site", refusal=NOT_ALLOWED),

@@ -16,7 +16,7 @@ from auth_service.endpoints.operation import Answer, Operation
 from auth_service.revocation.feed import RevocationFeed
 
 PATH = "/revocations"
-_STREAMS_PER_ADDRESS = 2500
+_STREAMS_PER_ADDRESS = 2500  # and no more than a quarter of all connections
 _REFUSED = re.compile(r"q\s*=\s*0(\.0*)?")
 
 
@@ -26,10 +26,10 @@ class RevocationEndpoints:
     `access`: which clients may; None: everybody may.
     """
 
-    def __init__(self, *, feed: RevocationFeed, access: FeedAccess | None) -> None:
+    def __init__(self, *, feed: RevocationFeed, access: FeedAccess | None, max_connections: int) -> None:
         self._feed = feed
         self._access = access
-        self._streams = StreamLimit(_STREAMS_PER_ADDRESS)
+        self._streams = StreamLimit(max(1, min(_STREAMS_PER_ADDRESS, max_connections // 4)))
 
     def operations(self) -> Iterable[Operation]:
         headers = (

@@ -32,6 +32,7 @@ _MEANING = {
     "InvalidResponse": "what answers there is no Redis",
     "BusyLoadingError": "it is still loading its data",
     "MasterNotFoundError": "no Sentinel that answers knows a master of this name that is up",
+    "ReadOnlySQLTransactionError": "it takes no writes: name the primary, or promote it",
     "ReadOnlyError": "it is a replica, which takes no writes: name the master, or Sentinels that name it",
     "ClusterDownError": "a part of the keys has no master: see CLUSTER INFO on any node",
     "NoClusterError": "it is no cluster: write AUTH_REDIS_URL as redis:// or redis+sentinel://",
@@ -50,12 +51,13 @@ class Finding:
 async def check_database(database: Database, settings: Settings) -> Finding:
     """Whether PostgreSQL answers and its schema is up to date."""
     try:
+        await database.require_writes()
         pending = await pending_migrations(database)
     except Unavailable as exc:
         return _away("postgresql", _place(settings.database_url), "AUTH_DATABASE_URL", exc)
     if pending:
         missing = "a migration is" if len(pending) == 1 else f"{len(pending)} migrations are"
-        return Finding("schema", "wrong", f"{missing} missing: run `auth-service migrate`")
+        return Finding("schema", "wrong", f"{missing} missing: run `auth-service migrate` ({', '.join(pending)})")
     return Finding("postgresql", "ok", f"{_place(settings.database_url)} answers; its schema is up to date")
 
 

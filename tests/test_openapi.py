@@ -246,8 +246,9 @@ def _fuzz(process: ServedProcess, folder: Path, *, hooks: str | None, phases: st
 def _answered(process: ServedProcess) -> set[tuple[str, str, int]]:
     """Method, route and status of every answer that the service has given, by its own count."""
     lines = httpx2.get(f"{process.internal_url}/metrics").text
-    pattern = r'^auth_http_requests_total\{method="(.+)",route="(.+)",status="(\d+)"\}'
-    return {(method, route, int(status)) for method, route, status in re.findall(pattern, lines, flags=re.MULTILINE)}
+    pattern = r'^auth_http_requests_total\{method="(.+)",route="(.+)",status="(\d+)"\} (\S+)$'
+    found = re.findall(pattern, lines, flags=re.MULTILINE)
+    return {(method, route, int(status)) for method, route, status, count in found if float(count)}
 
 
 def _operations(document: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:

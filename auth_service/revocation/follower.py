@@ -101,8 +101,10 @@ class Follower:
             await asyncio.sleep(0)
         # A clock that went back is another server's: what it dated before we came may lie behind where we look.
         self._last = reading.now if last is None or reading.now >= last else None
-        self.freshness.journal_was_read(began=began)
         self.loaded.set()
+        if reading.read_only:
+            raise Unavailable("postgresql: ReadOnlySQLTransactionError")
+        self.freshness.journal_was_read(began=began)
 
     def _measure_lag(self, batch: Sequence[tuple[Entry, datetime]], now: datetime, *, began: float) -> None:
         """Note how long after its revocation each entry was known here, whatever told of it: the journal alone knows

@@ -26,8 +26,9 @@ _NAMES: dict[Kind, str] = {"s": "session", "j": "access_token", "c": "client", "
 
 # The time comes with the rows and also where there are none.
 _READ = """
-SELECT t.now, r.kind, r.claim, r.expires_at, r.revoked_at
-FROM (SELECT clock_timestamp() AS now) AS t LEFT JOIN revocations AS r ON r.{column} > $1
+SELECT t.now, t.read_only, r.kind, r.claim, r.expires_at, r.revoked_at
+FROM (SELECT clock_timestamp() AS now, current_setting('transaction_read_only')::bool AS read_only) AS t
+LEFT JOIN revocations AS r ON r.{column} > $1
 """
 _READ_UNEXPIRED = _READ.format(column="expires_at")
 _READ_RECENT = _READ.format(column="revoked_at")
@@ -38,6 +39,8 @@ class Reading:
     """What the journal held at `now`, by the one clock."""
 
     now: datetime
+    read_only: bool
+    """It takes no writes, and may be a standby that is behind: there can be more than it tells."""
     _rows: Sequence[Row]
 
     def batches(self, size: int) -> Iterator[list[tuple[Entry, datetime]]]:
@@ -105,7 +108,7 @@ async def read_since(statements: Statements, clock: Clock, last: datetime) -> Re
 
 
 def _reading(rows: Sequence[Row], clock: Clock) -> Reading:
-    return Reading(clock.now(rows[0]["now"]), rows if rows[0]["claim"] is not None else ())
+    return Reading(clock.now(rows[0]["now"]), rows[0]["read_only"], rows if rows[0]["claim"] is not None else ())
 
 
 def _entry(row: Row) -> Entry:

@@ -11,6 +11,7 @@ from tests.support.service import Service
 _METRIC = re.compile(r"\b(?:auth_[a-z0-9_]+|process_[a-z0-9_]+|up)\b")
 _SELECTOR = re.compile(r"([a-z_:]+)\{(.*?)\}")
 _MATCHER = re.compile(r'([a-z_]+)\s*(=~|!~|!=|=)\s*"(.*?)"')
+_MADE_LABEL = re.compile(r',\s*"([a-z_]+)",\s*"[^"]*",\s*"[a-z_]+",\s*"[^"]*"\)')  # of label_replace
 _GROUPING = re.compile(r"\b(?:by|without|on)\s*\(([a-z_, ]+)\)")
 
 _OF_PROMETHEUS = {"job", "instance", "alertname", "alertstate", "severity"}
@@ -52,6 +53,7 @@ def unknown(expression: str, series: Series, *, not_listed: Iterable[str] = ("st
             elif label not in not_listed:
                 missing += [f"{metric}: {label}={part}" for part in _values(operator, value) if not _any(part, told)]
     labels = {label for name in _METRIC.findall(bare) for sample in series.get(name, []) for label in sample}
+    labels.update(_MADE_LABEL.findall(expression))
     for names in _GROUPING.findall(expression):
         missing += [name for name in names.replace(" ", "").split(",") if name not in labels | _OF_PROMETHEUS]
     return missing

@@ -13,7 +13,7 @@ from auth_service.accounts.predictability import weakness
 from auth_service.errors import Unavailable, WeakPassword
 from auth_service.metrics import NEW_PASSWORDS_REFUSED
 
-_PLACES = 32  # for a few seconds at the very worst, for a third of one most often
+_PLACES = 128  # for half a second of what people choose
 _ADVICE = "Take one that is harder to guess, such as four words that do not belong together."
 
 

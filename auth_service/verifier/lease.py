@@ -5,14 +5,14 @@ When the token is revoked or expires the connection is ended, and the applicatio
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 
 from starlette.requests import ClientDisconnect
-from starlette.types import Message, Receive, Send
+from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
 from auth_service.verifier.challenge import POLICY_VIOLATION
-from auth_service.verifier.credentials import SUBPROTOCOL
+from auth_service.verifier.credentials import SUBPROTOCOL, offered_access_token
 from auth_service.verifier.token_cache import VerifiedToken
 from auth_service.verifier.verifier import Verifier
 
@@ -25,14 +25,12 @@ class _Lease:
     """Between server and application for one connection, whose end is sent at most once."""
 
     _ending: asyncio.Task[None] | None = None
+    _stop: Callable[[], None] | None = None
 
     def __init__(self, verifier: Verifier, verified: VerifiedToken, send: Send) -> None:
         self._verifier = verifier
         self._verified = verified
         self._send = send
-        self._stop: Callable[[], None] | None = None
-        self.opened = False
-        """Whether there is something to close: a request that was no stream costs nothing more."""
 
     def explains(self, exc: Exception) -> bool:
         """Whether `exc` is only what the application made of a client that has gone."""
@@ -48,7 +46,6 @@ class _Lease:
 
     def _begin(self, end: Message) -> None:
         """From now on the connection is ended, with `end`, when its token is no longer good."""
-        self.opened = True
         self._stop = self._verifier.watch(self._verified, lambda: self._end(end))
 
     def _end(self, end: Message) -> None:
@@ -56,26 +53,15 @@ class _Lease:
 
 
 class EventStreamLease(_Lease):
-    """For an HTTP request: ends the answer with the token if it is an event stream.
+    """For an answer that is an event stream: ends it with the token.
 
     The server itself tells the application, through its own `receive`, that the client has gone once that is ended.
     """
 
-    def send(self, message: Message) -> Awaitable[None]:
-        if self._stop is None:
-            if message["type"] != "http.response.start":
-                return self._send(message)
-            headers = message.get("headers", ())
-            if type(headers) is not list:  # what can be read only once is for the server to read
-                message = {**message, "headers": (headers := list(headers))}
-            if not _is_event_stream(headers):
-                return self._send(message)  # nearly every answer is no stream
-        return self._send_of_stream(message)
-
-    async def _send_of_stream(self, message: Message) -> None:
+    async def send(self, message: Message) -> None:
         if self._ending is not None:
             raise OSError(_GONE)
-        if self._stop is None:
+        if self._stop is None:  # the beginning of the answer
             await self._send(message)
             self._begin({"type": "http.response.body", "body": b""})
             return
@@ -87,12 +73,14 @@ class EventStreamLease(_Lease):
 class WebSocketLease(_Lease):
     """For a WebSocket: closes it with 1008 when its token is no longer good."""
 
-    def __init__(
-        self, verifier: Verifier, verified: VerifiedToken, receive: Receive, send: Send, *, by_subprotocol: bool
-    ) -> None:
+    def __init__(self, verifier: Verifier, verified: VerifiedToken, scope: Scope, receive: Receive, send: Send) -> None:
         super().__init__(verifier, verified, send)
         self._receive = receive
-        self._by_subprotocol = by_subprotocol
+        offered = scope.get("subprotocols") or []
+        self._by_subprotocol = offered_access_token(offered) is not None
+        if self._by_subprotocol:
+            # What is left are the application's own; the token is none of its business.
+            scope["subprotocols"] = list(offered)[2:]
 
     async def receive(self) -> Message:
         if self._ending is None:
@@ -123,7 +111,8 @@ async def _sent(send: Send, message: Message) -> None:
         await send(message)
 
 
-def _is_event_stream(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+def is_event_stream(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether an answer with these headers goes on for as long as the connection does."""
     for name, value in headers:
         # Most values are too short: nothing is made of them.
         if len(value) >= 17 and value[:17].lower() == b"text/event-stream" and name.lower() == b"content-type":

@@ -51,7 +51,9 @@ def metrics() -> Metrics:
 
     return Metrics(
         verifications={result: verifications.labels(result) for result in RESULTS},
-        cache_hits=prometheus.Counter("auth_verifier_cache_hits", "Tokens whose signature was checked before."),
+        cache_hits=prometheus.Counter(
+            "auth_verifier_cache_hits", "Tokens found good whose signature had been checked before."
+        ),
         reconnects=prometheus.Counter("auth_verifier_feed_reconnects", "Times the revocation feed was opened again."),
         jwks_age=gauge("auth_verifier_jwks_age_seconds", "Seconds since the issuer last said which keys it has."),
         feed_age=gauge("auth_verifier_feed_age_seconds", "Seconds since all revocations were last known here."),

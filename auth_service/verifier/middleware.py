@@ -3,14 +3,16 @@
 What a route demands is said by `requires.py`; a request without a token goes through as anonymous.
 """
 
+from collections.abc import Awaitable
+
 from starlette.authentication import UnauthenticatedUser
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from auth_service.verifier.challenge import answer, challenge
-from auth_service.verifier.credentials import offered_access_token, presented_access_token
+from auth_service.verifier.credentials import presented_access_token
 from auth_service.verifier.errors import VerifierError
-from auth_service.verifier.identity import AnonymousCredentials, BearerCredentials, JWTUser
-from auth_service.verifier.lease import EventStreamLease, WebSocketLease
+from auth_service.verifier.identity import AnonymousCredentials, JWTUser, bearer_credentials
+from auth_service.verifier.lease import EventStreamLease, WebSocketLease, is_event_stream
 from auth_service.verifier.verifier import Verifier
 
 
@@ -43,23 +45,32 @@ class BearerMiddleware:
             scope["user"], scope["auth"] = UnauthenticatedUser(), AnonymousCredentials(verifier)
             await self._app(scope, receive, send)
             return
-        scope["user"], scope["auth"] = JWTUser(verified.claims), BearerCredentials(verifier, verified)
-        lease: EventStreamLease | WebSocketLease
-        if kind == "http":
-            lease = EventStreamLease(verifier, verified, send)
-        else:
-            offered = scope.get("subprotocols") or []
-            by_subprotocol = offered_access_token(offered) is not None
-            if by_subprotocol:
-                # What is left are the application's own; the token is none of its business.
-                scope["subprotocols"] = list(offered)[2:]
-            lease = WebSocketLease(verifier, verified, receive, send, by_subprotocol=by_subprotocol)
-            receive = lease.receive
+        scope["user"] = JWTUser(verified.claims)
+        scope["auth"] = verified.credentials or bearer_credentials(verifier, verified)
+        lease: EventStreamLease | WebSocketLease | None = None
+
+        def send_unless_stream(message: Message) -> Awaitable[None]:
+            nonlocal lease
+            if lease is None:
+                if message["type"] != "http.response.start":
+                    return send(message)
+                headers = message.get("headers", ())
+                if type(headers) is not list:  # what can be read only once is for the server to read
+                    message = {**message, "headers": (headers := list(headers))}
+                if not is_event_stream(headers):
+                    return send(message)  # nearly every answer is no stream, and costs no lease
+                lease = EventStreamLease(verifier, verified, send)
+            return lease.send(message)
+
+        leased_send: Send = send_unless_stream
+        if kind == "websocket":
+            lease = WebSocketLease(verifier, verified, scope, receive, send)
+            receive, leased_send = lease.receive, lease.send
         try:
-            await self._app(scope, receive, lease.send)
+            await self._app(scope, receive, leased_send)
         except Exception as exc:
-            if not lease.explains(exc):
+            if lease is None or not lease.explains(exc):
                 raise
         finally:
-            if lease.opened:
+            if lease is not None:
                 await lease.aclose()

@@ -37,11 +37,7 @@ def requires(*scopes: str | Collection[str], max_staleness: float | None = None)
             async def guarded(*args: Any, **kwargs: Any) -> Any:
                 connection = args[0] if args and type(args[0]) is Request else _connection(args, kwargs)
                 credentials = connection.scope.get("auth")
-                if (
-                    max_staleness is None
-                    and type(credentials) is BearerCredentials
-                    and credentials.verified.claims.scope >= as_set
-                ):
+                if max_staleness is None and type(credentials) is BearerCredentials and credentials.held >= as_set:
                     return await endpoint(*args, **kwargs)  # nearly always
                 try:
                     authorized(connection, needed, max_staleness=max_staleness)

@@ -1,6 +1,7 @@
 """Verified tokens, remembered so that a signature is checked once. What is remembered is never trusted for its age."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
@@ -18,6 +19,8 @@ class VerifiedToken:
     key: RSAPublicKey
     good_until: float
     names: tuple[Name, ...]
+    credentials: Any = None
+    """What an adapter to a framework makes of the token: made once, and kept with it."""
 
 
 class TokenCache:
@@ -50,7 +53,3 @@ class TokenCache:
         if len(self.newer) >= self._half:
             self._older, self.newer = self.newer, {}
         self.newer[digest] = verified
-
-    def drop(self, digest: bytes) -> None:
-        self.newer.pop(digest, None)
-        self._older.pop(digest, None)

@@ -503,7 +503,7 @@ _ASKING = (_change_password, _change_email)
 
 
 async def test_judging_a_new_password_is_an_attempt_too(service: Service) -> None:
-    """It is slow work, in the threads that logins need."""
+    """It is slow work, and holds the GIL."""
     caller, user = _Caller(service, _HERE), await service.register()
     for _ in range(10):
         assert problem(await _change_password(caller, user, "not the right one")) == _REFUSED

@@ -21,8 +21,8 @@ from auth_service.stores.places import Places
 from auth_service.stores.rate_limits import Counters
 from auth_service.stores.redis import redis_failures
 
-Bucket = Literal["network", "address", "pair", "account", "everybody"]
-"""What is counted together. A pair is one account from one address. Strangers fill `account` and `everybody`."""
+Bucket = Literal["address", "pair", "network", "account", "everybody"]
+"""What is counted together. A pair is one account from one address. Strangers fill the last three."""
 
 
 @dataclass(slots=True)

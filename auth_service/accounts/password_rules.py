@@ -10,7 +10,7 @@ from auth_service.accounts import names
 from auth_service.accounts.bounded_threads import BoundedThreads
 from auth_service.accounts.passwords import MAX_BYTES, normalise
 from auth_service.accounts.predictability import weakness
-from auth_service.errors import Unavailable, WeakPassword
+from auth_service.errors import WeakPassword
 from auth_service.metrics import NEW_PASSWORDS_REFUSED
 
 _PLACES = 128  # for half a second of what people choose
@@ -23,7 +23,7 @@ class PasswordRules:
     def __init__(self, *, min_length: int, host: str, client_id: str) -> None:
         """`host` and `client_id`: how this service is called, by its address and in its tokens."""
         # One, since it holds the GIL. Not those that hash: new passwords take no login's place in the queue.
-        self._thread = BoundedThreads("new password", count=1, places=_PLACES)
+        self._thread = BoundedThreads("new password", count=1, places=_PLACES, refused=NEW_PASSWORDS_REFUSED)
         self._min_length = min_length
         self._service = {
             word: "the name of this service" for name in ("auth-service", host, client_id) for word in _words(name)
@@ -48,11 +48,7 @@ class PasswordRules:
             | dict.fromkeys(_words(username), "the user name")
         )
         # In its thread: for a millisecond and more, nothing else would be served.
-        try:
-            reason = await self._thread.run(lambda: weakness(normalised, known))
-        except Unavailable:
-            NEW_PASSWORDS_REFUSED.inc()
-            raise
+        reason = await self._thread.run(lambda: weakness(normalised, known))
         if reason is not None:
             raise WeakPassword(f"The password is {reason}. {_ADVICE}", field=field)
 

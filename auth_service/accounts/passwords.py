@@ -14,7 +14,6 @@ from passlib.context import CryptContext
 from passlib.exc import UnknownHashError
 
 from auth_service.accounts.bounded_threads import BoundedThreads
-from auth_service.errors import Unavailable
 from auth_service.metrics import HASH_PLACES, HASH_QUEUE, HASH_REFUSED, HASH_SECONDS
 
 MAX_BYTES = 1024
@@ -51,7 +50,7 @@ class PasswordHasher:
     def __init__(self, *, threads: int | None = None) -> None:
         count = threads or min(_cores(), _MOST_THREADS)
         places = count * _QUEUE_PER_THREAD
-        self._threads = BoundedThreads("password", count=count, places=places)
+        self._threads = BoundedThreads("password", count=count, places=places, refused=HASH_REFUSED)
         HASH_PLACES.set(places)
         self._dummy = _CONTEXT.hash("the password of nobody")
 
@@ -71,9 +70,6 @@ class PasswordHasher:
         HASH_QUEUE.inc()
         try:
             made = await self._threads.run(work)
-        except Unavailable:
-            HASH_REFUSED.inc()
-            raise
         finally:
             HASH_QUEUE.dec()
         HASH_SECONDS.observe(time.perf_counter() - began)

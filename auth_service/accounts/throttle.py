@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TypeVar
 from weakref import WeakValueDictionary
 
 from limits import RateLimitItem, parse_many
@@ -27,6 +28,8 @@ from auth_service.stores.redis import RedisClient, redis_failures
 _IN_LINE = 10.0  # seconds that an attempt waits for others that wait
 _FOR_ROOM = 3.0  # seconds that the first of them waits for room: it comes sooner, unless what is under way is stuck
 _LOOK_EVERY = 0.02  # seconds: about as long as one password takes to hash
+
+_T = TypeVar("_T")
 
 _STRANGERS: tuple[Bucket, ...] = ("network", "account", "everybody")
 """The buckets that others can fill from elsewhere."""
@@ -46,10 +49,10 @@ class Limits:
     """Whether who succeeds has proved to be the owner: then their earlier failures are forgiven."""
     without_redis: bool = False
     """Whether it goes on while Redis is away, counted in the memory of this process."""
-    network: Sequence[RateLimitItem] = ()
-    """Of an IPv6 /48, which anybody may rent: thousands of /64s, each an address to the next bucket."""
     address: Sequence[RateLimitItem] = ()
     pair: Sequence[RateLimitItem] = ()
+    network: Sequence[RateLimitItem] = ()
+    """Of an IPv6 /48, which anybody may rent: thousands of /64s, and each is an address."""
     account: Sequence[RateLimitItem] = ()
     everybody: Sequence[RateLimitItem] = ()
 
@@ -67,9 +70,9 @@ LOGIN = Limits(
     "login",
     failure=InvalidCredentials,
     proves=True,
-    network=parse_many("1000/hour; 120/minute"),
     address=parse_many("100/hour; 30/minute"),
     pair=parse_many("50/day; 20/hour; 5/minute"),
+    network=parse_many("1000/hour; 120/minute"),
     # By the name that was given. An account has two, a user name and an address, so 100 in a day: SECURITY.md P5.
     account=parse_many("50/day; 30/hour; 10/minute"),
     everybody=parse_many("1200/minute"),
@@ -77,8 +80,8 @@ LOGIN = Limits(
 REGISTRATION = Limits(
     "registration",
     failure=None,
-    network=parse_many("1000/hour; 200/minute"),
     address=parse_many("500/hour; 100/minute"),
+    network=parse_many("1000/hour; 200/minute"),
     everybody=parse_many("600/minute"),
 )
 PASSWORD_CHECK = Limits(
@@ -125,13 +128,11 @@ class Throttle:
     async def count(self, limits: Limits, *, address: str | None, account: str | None = None) -> None:
         """Count something of which every attempt counts. Raises TooManyAttempts, with how long to wait; Unavailable."""
         buckets = self._buckets(limits, address, account)
-        try:
-            await self._count(self._redis.counters, limits, buckets)
-        except Unavailable:
-            if not limits.without_redis:
-                raise
-            THROTTLE_FALLBACKS.labels(operation=limits.operation).inc()
-            await self._count(self._memory.counters, limits, buckets)
+        await _or_instead(
+            limits,
+            self._count(self._redis.counters, limits, buckets),
+            lambda: self._count(self._memory.counters, limits, buckets),
+        )
 
     async def _count(self, counters: Counters, limits: Limits, buckets: Sequence[Filled]) -> None:
         counted = []
@@ -164,19 +165,17 @@ class Throttle:
         Raises TooManyAttempts, with how long to wait; Unavailable.
         """
         buckets = self._buckets(limits, address, account)
-        try:
-            attempt = await self._admit(self._redis, limits, buckets, is_known_here)
-        except Unavailable:
-            if not limits.without_redis:
-                raise
-            THROTTLE_FALLBACKS.labels(operation=limits.operation).inc()
-            attempt = await self._admit(self._memory, limits, buckets, is_known_here)
+        attempt = await _or_instead(
+            limits,
+            self._admit(self._redis, limits, buckets, is_known_here),
+            lambda: self._admit(self._memory, limits, buckets, is_known_here),
+        )
         keeping = asyncio.create_task(attempt.keep())
         try:
             yield
         except ServiceError as exc:
             if limits.failure is not None and isinstance(exc, limits.failure):
-                await self._fail(attempt, limits)
+                await _or_instead(limits, attempt.fail(), lambda: attempt.fail(self._memory.counters))
             raise
         else:
             if limits.proves:
@@ -228,15 +227,6 @@ class Throttle:
                 obstacle = await attempt.enter(ignoring=ignoring)
         return attempt
 
-    async def _fail(self, attempt: Attempt, limits: Limits) -> None:
-        try:
-            await attempt.fail()
-        except Unavailable:
-            if not limits.without_redis:
-                raise
-            THROTTLE_FALLBACKS.labels(operation=limits.operation).inc()
-            await attempt.fail(self._memory.counters)
-
     def _buckets(self, limits: Limits, address: str | None, account: str | None) -> list[Filled]:
         """Those that an attempt fills: an address in an unthrottled network has none of its own."""
         keys: dict[Bucket, str] = {
@@ -255,6 +245,17 @@ class Throttle:
                 counters = [(window, f"{prefix}/{window.amount}/{window.get_expiry()}") for window in windows]
                 buckets.append(Filled(bucket, f"{prefix}/under_way", counters))
         return buckets
+
+
+async def _or_instead(limits: Limits, usual: Awaitable[_T], instead: Callable[[], Awaitable[_T]]) -> _T:
+    """What `usual` comes to; where Redis is away and the operation goes on without it, what `instead` does."""
+    try:
+        return await usual
+    except Unavailable:
+        if not limits.without_redis:
+            raise
+        THROTTLE_FALLBACKS.labels(operation=limits.operation).inc()
+        return await instead()
 
 
 def _held_back(limits: Limits, bucket: Bucket, *, retry_after: int) -> TooManyAttempts:

@@ -7,6 +7,8 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
+_TRANSLATED = IPv6Network("64:ff9b::/96")  # IPv4 as an IPv6-only network sees it (RFC 6052)
+
 
 def client_address(scope: Scope, trusted: Sequence[IPv4Network | IPv6Network]) -> str | None:
     """The address of the nearest hop that is not a trusted proxy; None where there is none (a Unix socket).
@@ -33,9 +35,6 @@ def _without_port(hop: str) -> str:
     if hop.startswith("["):
         return hop[1:].partition("]")[0]
     return hop.partition(":")[0] if hop.count(":") == 1 else hop
-
-
-_TRANSLATED = IPv6Network("64:ff9b::/96")  # IPv4 as an IPv6-only network sees it (RFC 6052)
 
 
 def _parse(text: str) -> IPv4Address | IPv6Address | None:

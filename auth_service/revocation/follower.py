@@ -16,7 +16,7 @@ from auth_service.revocation import journal
 from auth_service.revocation.freshness import Freshness
 from auth_service.revocation.live_set import BATCH, LiveSet
 from auth_service.revocation.stream import StreamReader
-from auth_service.stores.database import TIME_LIMIT, Database
+from auth_service.stores.database import TIME_LIMIT, Database, takes_no_writes
 from auth_service.verifier.revocations import Entry
 
 _INTERVAL = 1.0  # seconds from the beginning of one reading of the journal to that of the next
@@ -103,7 +103,7 @@ class Follower:
         self._last = reading.now if last is None or reading.now >= last else None
         self.loaded.set()
         if reading.read_only:
-            raise Unavailable("postgresql: ReadOnlySQLTransactionError")
+            raise takes_no_writes()
         self.freshness.journal_was_read(began=began)
 
     def _measure_lag(self, batch: Sequence[tuple[Entry, datetime]], now: datetime, *, began: float) -> None:

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from auth_service.metrics import REVOCATIONS
 from auth_service.settings import ACCESS_TOKEN_TTL_CEILING
 from auth_service.stores.clock import Clock
-from auth_service.stores.database import TIME_LIMIT, Row, Statements, read_time
+from auth_service.stores.database import READ_ONLY, TIME_LIMIT, Row, Statements, read_time
 from auth_service.verifier.revocations import Entry, Kind, revocation_id
 
 RETENTION = ACCESS_TOKEN_TTL_CEILING + timedelta(seconds=60)
@@ -27,11 +27,11 @@ _NAMES: dict[Kind, str] = {"s": "session", "j": "access_token", "c": "client", "
 # The time comes with the rows and also where there are none.
 _READ = """
 SELECT t.now, t.read_only, r.kind, r.claim, r.expires_at, r.revoked_at
-FROM (SELECT clock_timestamp() AS now, current_setting('transaction_read_only')::bool AS read_only) AS t
+FROM (SELECT clock_timestamp() AS now, {read_only} AS read_only) AS t
 LEFT JOIN revocations AS r ON r.{column} > $1
 """
-_READ_UNEXPIRED = _READ.format(column="expires_at")
-_READ_RECENT = _READ.format(column="revoked_at")
+_READ_UNEXPIRED = _READ.format(read_only=READ_ONLY, column="expires_at")
+_READ_RECENT = _READ.format(read_only=READ_ONLY, column="revoked_at")
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,9 @@ TIME_LIMIT = 5.0
 """Seconds that one transaction may take, waiting included. The revocation journal's poll looks back twice as far, so
 no row can be committed too late to be seen."""
 
+READ_ONLY = "current_setting('transaction_read_only')::bool"
+"""SQL for whether the server takes no writes: a standby, or a demoted primary."""
+
 # The same bound on the server's side, where a stopped process of ours cannot hold it off.
 _SERVER_SETTINGS = {
     "application_name": "auth-service",
@@ -122,9 +125,9 @@ class Database:
 
     async def require_writes(self) -> None:
         """Return if it answers, and takes writes: a demoted primary and a standby do not. Raises Unavailable."""
-        row = await self.row("SELECT current_setting('transaction_read_only')::bool AS refused")
-        if row is not None and row["refused"]:
-            raise Unavailable("postgresql: ReadOnlySQLTransactionError")
+        [row] = await self.rows(f"SELECT {READ_ONLY} AS read_only")
+        if row["read_only"]:
+            raise takes_no_writes()
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Statements]:
@@ -171,6 +174,11 @@ class _Transaction:
 
     async def row(self, sql: str, *values: object) -> Row | None:
         return next(iter(await self.rows(sql, *values)), None)
+
+
+def takes_no_writes() -> Unavailable:
+    """What a refused write would be turned into."""
+    return Unavailable("postgresql: ReadOnlySQLTransactionError")
 
 
 async def read_time(statements: Statements, clock: Clock) -> datetime:

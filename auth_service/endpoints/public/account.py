@@ -93,12 +93,11 @@ class AccountEndpoints:
     async def change_password(self, request: Request) -> Response:
         body = await parse_body(request, schemas.PasswordChange)
         bearer = await self._bearer.authenticate(request)
-        rules = self._password_rules
         await self._users.change_password(
             bearer.subject.id,
             current=body.current_password,
             new=body.new_password,
-            judge=lambda: rules.require(
+            judge=lambda: self._password_rules.require(
                 body.new_password, username=bearer.subject.username, email=bearer.subject.email, field="new_password"
             ),
             keep_session=bearer.session.id,

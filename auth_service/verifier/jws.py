@@ -118,13 +118,14 @@ _TO_BASE64 = bytes(byte if byte in _BASE64URL else ord("!") for byte in range(25
 def json_object(data: bytes) -> dict[str, Any]:
     """The members of a strict JSON object: UTF-8, no duplicate member, finite numbers. Raises MalformedToken."""
     try:
-        value = _DECODER.decode(data.decode("utf-8"))
+        text = data.decode("utf-8").strip(" \t\n\r")
+        value, end = _DECODER.raw_decode(text)  # `decode` looks for white space with two regular expressions
     except RecursionError:
         raise MalformedToken("nested too deeply") from None
     except ValueError:  # covers JSONDecodeError, UnicodeDecodeError, and integers with too many digits
         raise MalformedToken("a segment is not strict JSON") from None
-    if not isinstance(value, dict):
-        raise MalformedToken("a segment is not a JSON object")
+    if end != len(text) or not isinstance(value, dict):
+        raise MalformedToken("a segment is not one JSON object")
     return value
 
 

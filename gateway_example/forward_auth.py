@@ -19,8 +19,11 @@ _UNENCODED = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%"
 async def verify(request: Request) -> Response:
     """200 with who it is, in headers; or 401, 403 or 503, as the verifier answers everywhere else.
 
-    `?scope=a+b` demands scopes: 403 without them. It comes from the proxy's configuration, never from a visitor.
+    `?scope=a+b` demands scopes: 403 without them. It comes from the proxy's configuration, never from a visitor: any
+    other parameter is 400, since a name that is misspelt there would demand nothing.
     """
+    if set(request.query_params) - {"scope"}:
+        return JSONResponse({"error": "invalid_request", "error_description": "only scope can be asked for"}, 400)
     several = request.query_params.getlist("scope")
     asked = several[0] if several else ""
     if len(several) > 1:

@@ -16,6 +16,7 @@ _FILES = {
     "/static/app.js": ("app.js", _JAVASCRIPT),
     "/static/auth-client.js": ("auth-client.js", _JAVASCRIPT),
     "/static/badge.js": ("badge.js", _JAVASCRIPT),
+    "/static/busy.js": ("busy.js", _JAVASCRIPT),
     "/static/calls.js": ("calls.js", _JAVASCRIPT),
     "/static/forms.js": ("forms.js", _JAVASCRIPT),
     "/static/live.js": ("live.js", _JAVASCRIPT),

@@ -139,6 +139,16 @@ def test_forward_auth_refuses_what_the_verifier_refuses(services: Services, gate
         assert gateway.get(f"/verify?scope={scope}", headers=user.bearer).status_code == 400
 
 
+@pytest.mark.parametrize("query", ["scopes=profile", "Scope=profile", "scope=profile&x=1", "x", "x;scope=profile", "="])
+def test_forward_auth_refuses_a_question_that_it_does_not_understand(
+    services: Services, gateway: httpx2.Client, query: str
+) -> None:
+    bearer = services.register().bearer
+    assert gateway.get(f"/verify?{query}", headers=bearer).status_code == 400
+    # Behind a path it is the visitor's own, and is not read.
+    assert gateway.get(f"/verify/orders?{query}", headers=bearer).status_code == 200
+
+
 @pytest.mark.parametrize("hostile", ["a\r\nX-Auth-Scope: admin", "a\0b", "\x7f", "a\u2028b", "é", "\u200b", "%0d%0a"])
 def test_no_name_can_break_out_of_its_header(hostile: str) -> None:
     value = _header_value(hostile)

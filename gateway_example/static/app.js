@@ -3,10 +3,11 @@
 import { note } from "./activity.js";
 import { AuthClient } from "./auth-client.js";
 import { badge } from "./badge.js";
+import { whileBusy } from "./busy.js";
 import { clearCalls, showCalls } from "./calls.js";
-import { submitWith } from "./forms.js";
+import { clearForms, submitWith } from "./forms.js";
 import { LiveConnection } from "./live.js";
-import { showSessions } from "./sessions.js";
+import { clearSessions, complain, showSessions } from "./sessions.js";
 
 const element = (/** @type {string} */ id) => document.getElementById(id);
 
@@ -16,27 +17,34 @@ const REASONS = {
   refresh_token_expired: "The session has expired. Sign in again.",
   refresh_token_reused: "The session was ended because its refresh token was used twice: it may have been stolen.",
   refresh_token_revoked: "This session was ended elsewhere.",
-  invalid_token: "There is no session in this browser.",
+  invalid_token: "The session is over: its cookie has expired or was deleted. Sign in again.",
 };
+// Without the name: the next to sit here reads this too.
 const WAYS = {
-  password: "Signed in",
-  refresh: "Found the session again, by a refresh: signed in",
-  "another tab": "Signed in by another tab",
+  password: "Signed in.",
+  refresh: "Found the session again, by a refresh: signed in.",
+  "another tab": "Signed in by another tab.",
 };
 
 const { issuer } = await (await fetch("/config.json")).json();
-export const client = new AuthClient({ issuer });
+export const client = newClient();
 const live = new LiveConnection(client, showLive, note);
+let unreachable = false;
 
 client.addEventListener("signedin", ({ detail }) => {
-  note("good", `${WAYS[detail.by]} as ${detail.user.username}.`);
-  clearCalls();
+  note("good", WAYS[detail.by]);
+  clear();
   show();
+  if (detail.by === "password") {
+    element("main").focus({ preventScroll: true });
+    scrollTo(0, 0);
+  }
   live.open();
   loadSessions();
 });
 client.addEventListener("refreshed", ({ detail }) => {
   note("quiet", detail.by === "another tab" ? "Another tab refreshed the access token." : "Refreshed the access token.");
+  element("actions-error").textContent = "";
   show();
   live.open();
 });
@@ -44,11 +52,13 @@ client.addEventListener("signedout", ({ detail }) => {
   const where = detail.by === "another tab" ? " (Another tab told.)" : "";
   note(detail.reason === "logout" ? "quiet" : "warning", (REASONS[detail.reason] ?? "Signed out.") + where);
   live.close();
-  clearCalls();
+  clear();
   show();
+  openDoor(element("tab-login"));
   element("login-name").focus();
 });
 client.addEventListener("unreachable", ({ detail }) => {
+  unreachable = true;
   note("bad", `The issuer cannot be reached. You stay signed in; next try in ${detail.retryIn} s.`);
   show();
 });
@@ -66,7 +76,8 @@ submitWith(element("password"), async ({ current, next }) => {
 act("refresh", () => client.refresh());
 act("logout", () => client.logout());
 act("logout-everywhere", () => client.logoutEverywhere());
-act("reload-sessions", loadSessions);
+act("look-again", () => client.start());
+element("reload-sessions").addEventListener("click", () => whileBusy(element("reload-sessions"), loadSessions));
 showCalls(client, note);
 
 const doors = [element("tab-login"), element("tab-register")];
@@ -80,30 +91,39 @@ for (const [index, tab] of doors.entries()) {
 warnOfWrongHost();
 element("demo-hint").hidden = !isLoopback(new URL(issuer).hostname);
 setInterval(showLife, 500);
+show();
 await client.start().catch(() => {}); // an event has told
 if (client.status === "signed-out") note("quiet", "Nobody is signed in here.");
 show();
 
 function show() {
   const { status, user } = client;
-  element("signed-in").hidden = status !== "signed-in";
-  element("signed-out").hidden = status === "signed-in";
+  if (status !== "unknown") unreachable = false;
+  for (const id of ["signed-in", "signed-out", "unknown"]) element(id).hidden = id !== status;
+  element("unknown-hint").hidden = !unreachable;
   const [tone, text] = {
     "signed-in": ["good", `Signed in as ${user?.username}`],
     "signed-out": ["quiet", "Signed out"],
-    unknown: ["bad", "The issuer cannot be reached"],
+    unknown: unreachable ? ["bad", "The issuer cannot be reached"] : ["quiet", "Looking for a session…"],
   }[status];
   element("state").dataset.tone = tone;
   element("state").textContent = text;
-  if (!user) return;
-  element("portrait").textContent = [...user.username][0].toUpperCase();
-  element("user-name").textContent = user.username;
-  element("password-username").defaultValue = user.username; // for password managers
-  element("user-email").textContent = user.email;
-  element("user-id").textContent = user.id;
-  element("session-id").textContent = client.sessionId;
+  element("portrait").textContent = user ? [...user.username][0].toUpperCase() : "";
+  element("user-name").textContent = user?.username ?? "";
+  element("password-username").defaultValue = user?.username ?? ""; // for password managers
+  element("user-email").textContent = user?.email ?? "";
+  element("user-id").textContent = user?.id ?? "";
+  element("session-id").textContent = client.sessionId ?? "";
   element("scopes").replaceChildren(...client.scopes.map(badge));
   showLife();
+}
+
+/** What one user typed and saw is not for the next. */
+function clear() {
+  clearCalls();
+  clearForms();
+  clearSessions();
+  element("actions-error").textContent = "";
 }
 
 function showLife() {
@@ -125,22 +145,34 @@ async function loadSessions() {
   try {
     await showSessions(client, note);
   } catch (error) {
+    complain(`The sessions cannot be listed: ${error.message}`);
     note("bad", `The sessions cannot be listed: ${error.message}`);
   }
 }
 
+/** What fails is said next to the button too: on a phone the log is far below. */
 function act(id, work) {
   const button = element(id);
-  button.addEventListener("click", async () => {
-    button.disabled = true;
+  const attempt = async () => {
+    element("actions-error").textContent = "";
     try {
       await work();
     } catch (error) {
+      if (client.user) element("actions-error").textContent = `You are still signed in. ${error.message}`;
       note("bad", error.message);
-    } finally {
-      button.disabled = false;
     }
-  });
+  };
+  button.addEventListener("click", () => whileBusy(button, attempt));
+}
+
+function newClient() {
+  try {
+    return new AuthClient({ issuer });
+  } catch (error) {
+    element("notice").textContent = error.message;
+    element("notice").hidden = false;
+    throw error;
+  }
 }
 
 function openDoor(chosen) {

@@ -1,25 +1,31 @@
 // The gateway's routes, called at a click, with the answer shown and a refusal explained.
 
+import { whileBusy } from "./busy.js";
+
 /** @param {import("./auth-client.js").AuthClient} client @param {(tone: string, text: string) => void} note */
 export function showCalls(client, note) {
   for (const row of document.querySelectorAll("#calls > li")) {
     const { method, path } = row.dataset;
     const button = row.querySelector("button");
     button.setAttribute("aria-label", `Call ${method} ${path}`);
-    button.addEventListener("click", async () => {
-      button.disabled = true;
+    const answer = row.querySelector(".answer");
+    const call = async () => {
       const began = performance.now();
+      const session = client.sessionId;
       try {
         const response = await client.fetch(path, { method });
         const milliseconds = Math.round(performance.now() - began);
-        await showAnswer(row.querySelector(".answer"), response, milliseconds, client.user);
+        const text = await response.text();
+        if (client.sessionId === session) showAnswer(answer, response, text, milliseconds, client.user);
         note(response.ok ? "quiet" : "warning", `${method} ${path}: ${response.status}`);
       } catch (error) {
+        const failed = paragraph(error.message);
+        failed.className = "error";
+        answer.replaceChildren(failed);
         note("bad", `${method} ${path}: ${error.message}`);
-      } finally {
-        button.disabled = false;
       }
-    });
+    };
+    button.addEventListener("click", () => whileBusy(button, call));
   }
 }
 
@@ -28,14 +34,14 @@ export function clearCalls() {
   for (const answer of document.querySelectorAll("#calls .answer")) answer.replaceChildren();
 }
 
-async function showAnswer(place, response, milliseconds, user) {
+function showAnswer(place, response, text, milliseconds, user) {
   const status = document.createElement("p");
   status.className = "status";
   status.dataset.tone = response.ok ? "good" : "warning";
   status.textContent = `${response.status} ${response.statusText} in ${milliseconds} ms`;
   const body = document.createElement("pre");
   body.tabIndex = 0;
-  body.textContent = indented(await response.text());
+  body.textContent = indented(text);
   place.replaceChildren(status, ...explanation(response, user), ...(body.textContent ? [body] : []));
 }
 

@@ -1,28 +1,36 @@
 // Forms: what is wrong is said next to the field it is about, in the service's own words.
 
+import { whileBusy } from "./busy.js";
+
 /**
  * Send a form through `send`, which gets its values; what `send` is refused is shown in the form.
  * @param {HTMLFormElement} form
  * @param {(values: Record<string, string>) => Promise<unknown>} send
  */
 export function submitWith(form, send) {
-  form.addEventListener("submit", async (event) => {
+  form.addEventListener("submit", (event) => {
     event.preventDefault();
-    const button = form.querySelector("button:not([type=button])");
-    clear(form);
-    button.disabled = true;
-    try {
-      await send(Object.fromEntries(new FormData(form)));
-      form.reset();
-    } catch (error) {
-      show(form, error);
-    } finally {
-      button.disabled = false;
-    }
+    whileBusy(form.querySelector("button:not([type=button])"), async () => {
+      clearErrors(form);
+      try {
+        await send(Object.fromEntries(new FormData(form)));
+        form.reset();
+      } catch (error) {
+        show(form, error);
+      }
+    });
   });
 }
 
-function clear(form) {
+/** Forget what was typed, and what was wrong with it: it is the last user's. */
+export function clearForms() {
+  for (const form of document.forms) {
+    form.reset();
+    clearErrors(form);
+  }
+}
+
+function clearErrors(form) {
   for (const place of form.querySelectorAll(".error")) place.textContent = "";
   for (const input of form.querySelectorAll("[aria-invalid]")) input.removeAttribute("aria-invalid");
 }
@@ -42,8 +50,11 @@ function show(form, error) {
   else form.querySelector(".whole").textContent = waiting(error);
 }
 
-function waiting(error) {
-  return error.retryAfter ? `${error.message} Try again in ${error.retryAfter} s.` : error.message;
+/** The service says already that one may try again; added is when. */
+function waiting({ message, retryAfter }) {
+  if (!retryAfter) return message;
+  const rest = message.replace(/: (wait, then )?try again\.$/, ".");
+  return `${rest} Try again in ${retryAfter} s.`;
 }
 
 function sentence(text) {

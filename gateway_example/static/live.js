@@ -1,6 +1,8 @@
 // The live connection: a WebSocket that the gateway closes, with 1008, once the session is revoked or its token expires.
 
 const RETRY = 2_000;
+/** Milliseconds without a tick, of which there is one a second, after which a connection is given up. */
+const SILENCE = 5_000;
 const POLICY_VIOLATION = 1008;
 
 export class LiveConnection {
@@ -8,6 +10,8 @@ export class LiveConnection {
   #show;
   #note;
   #socket = null;
+  /** The newest one, which is to replace it. */
+  #candidate = null;
   #wanted = false;
 
   /**
@@ -34,32 +38,51 @@ export class LiveConnection {
     address.protocol = address.protocol.replace("http", "ws");
     // A browser's WebSocket takes no headers: the token is the second of its subprotocols.
     const socket = new WebSocket(address, ["bearer", token]);
+    this.#candidate = socket;
     let opened = false;
+    // A network that went away closes nothing: silence is all that is heard of it.
+    let silence = 0;
+    const giveUp = () => {
+      socket.close();
+      this.#closed(socket, opened);
+    };
+    const alive = () => {
+      clearTimeout(silence);
+      silence = setTimeout(giveUp, SILENCE);
+    };
+    alive();
     socket.addEventListener("open", () => {
+      if (socket !== this.#candidate) return socket.close(1000);
       opened = true;
       const before = this.#socket;
       this.#socket = socket;
       before?.close(1000);
-      if (!this.#wanted) socket.close(1000);
-      else this.#show("good", "Connected");
+      this.#show("good", "Connected");
     });
     socket.addEventListener("message", ({ data }) => {
+      alive();
       const { tick, at } = JSON.parse(data);
       const time = new Date(at).toLocaleTimeString(undefined, { hour12: false });
       if (socket === this.#socket) this.#show("good", "Connected", `Tick ${tick} at ${time}`);
     });
-    socket.addEventListener("close", ({ code, reason }) => this.#closed(socket, opened, code, reason));
+    socket.addEventListener("close", ({ code, reason }) => {
+      clearTimeout(silence);
+      this.#closed(socket, opened, code, reason);
+    });
   }
 
   close() {
     this.#wanted = false;
     this.#socket?.close(1000);
     this.#socket = null;
+    this.#candidate = null;
     this.#show("quiet", "Not connected");
   }
 
   async #closed(socket, opened, code, reason) {
-    if (!this.#wanted || (opened && socket !== this.#socket)) return;
+    if (!this.#wanted || socket !== (opened ? this.#socket : this.#candidate)) return;
+    this.#candidate = null;
+    if (!opened && this.#socket) return; // the older connection is still good; should it end, there is another try
     this.#socket = null;
     this.#show("warning", "Connection lost");
     try {

@@ -1,6 +1,7 @@
 // The list of one's own sessions, each with a way to end it.
 
 import { badge } from "./badge.js";
+import { whileBusy } from "./busy.js";
 
 /**
  * @param {import("./auth-client.js").AuthClient} client
@@ -12,6 +13,18 @@ export async function showSessions(client, note) {
   const sessions = await client.sessions();
   if (client.sessionId !== asked) return; // the list is of a user who is no longer the one here
   list.replaceChildren(...sessions.map((session) => row(session, client, note)));
+  complain("");
+}
+
+/** Forget them: they are the last user's. */
+export function clearSessions() {
+  document.getElementById("sessions").replaceChildren();
+  complain("");
+}
+
+/** Next to the list, where a phone shows it too. @param {string} text */
+export function complain(text) {
+  document.getElementById("sessions-error").textContent = text;
 }
 
 function row(session, client, note) {
@@ -26,7 +39,7 @@ function row(session, client, note) {
   details.textContent = [
     session.ip,
     `since ${moment(session.created_at)}`,
-    `used ${lastUse(session.last_used_at)}`,
+    session.current ? "in use now" : `used ${lastUse(session.last_used_at)}`,
     `ends ${moment(session.expires_at)}`,
   ].filter(Boolean).join(" · ");
   details.title = session.user_agent ?? "";
@@ -35,20 +48,21 @@ function row(session, client, note) {
   button.type = "button";
   button.className = "small";
   button.textContent = "Sign out";
-  button.setAttribute("aria-label", `Sign out ${name.textContent}`);
-  button.addEventListener("click", async () => {
-    button.disabled = true;
+  button.setAttribute("aria-label", `Sign out ${name.textContent}, since ${moment(session.created_at)}`);
+  const end = async () => {
     try {
       await client.endSession(session.id);
-      if (!session.current) {
-        note("quiet", `Ended another session: ${device(session.user_agent)}.`);
-        item.remove();
-      }
+      if (session.current) return;
+      note("quiet", `Ended another session: ${device(session.user_agent)}.`);
+      if (item.contains(document.activeElement)) document.getElementById("reload-sessions").focus();
+      item.remove();
+      complain("");
     } catch (error) {
-      button.disabled = false;
+      complain(`That session is not ended: ${error.message}`);
       note("bad", error.message);
     }
-  });
+  };
+  button.addEventListener("click", () => whileBusy(button, end));
   item.append(what, button);
   return item;
 }
@@ -82,15 +96,18 @@ function device(userAgent) {
   return (browser ? `${browser} ${found[1]}` : `${found[1]} ${found[2]}`) + (system ? ` on ${system}` : "");
 }
 
+function isToday(date) {
+  return date.toDateString() === new Date().toDateString();
+}
+
 function moment(text) {
   const date = new Date(text);
-  const today = date.toDateString() === new Date().toDateString();
-  return today
+  return isToday(date)
     ? date.toLocaleTimeString(undefined, { hour: "2-digit", minute: "2-digit", hour12: false })
     : date.toLocaleDateString(undefined, { day: "numeric", month: "short" });
 }
 
-/** The service tells it to the hour. @param {string} text */
+/** The service tells it to the hour, rounded down. @param {string} text */
 function lastUse(text) {
-  return Date.now() - Date.parse(text) < 3_600_000 ? "within the hour" : moment(text);
+  return isToday(new Date(text)) ? `after ${moment(text)}` : moment(text);
 }

@@ -1,6 +1,7 @@
 """The page itself: its forms, what a script in it could steal, its policy, and how it fits a phone."""
 
 import asyncio
+import re
 from typing import Any
 
 import pytest
@@ -229,6 +230,100 @@ async def test_the_page_keeps_to_its_strict_policy_and_complains_of_nothing(
     violations = await page.evaluate("violations")
     assert "connect-src" in violations
     assert any(name.startswith(("script-src", "require-trusted-types-for")) for name in violations)
+
+
+async def test_nothing_of_a_user_is_left_for_the_next(services: Services, open_context: OpenContext) -> None:
+    user, other = services.register(), services.register()
+    context = await open_context()
+    page = await context.signed_in(user)
+    await expect(page.locator("#sessions > li")).to_have_count(2)
+    await page.locator("#password-title").click()
+
+    async def type_passwords() -> None:
+        for place in ("#password-current", "#password-next"):
+            await page.locator(place).fill("typed and not sent")
+
+    async def is_all_gone() -> None:
+        kept = await page.evaluate(
+            "document.documentElement.outerHTML + [...document.querySelectorAll('input')].map((i) => i.value)"
+        )
+        for secret in (user.username, user.email, user.id, session, "typed and not sent"):
+            assert secret not in kept
+
+    session = await with_client(page, "return client.sessionId")
+    await type_passwords()
+    await _call(page, "/api/me")
+    # Another takes over, as from another tab.
+    await with_client(page, "await client.login(argument)", {"email": other.email, "password": PASSWORD})
+    await shows_signed_in(page, other)
+    await expect(page.locator("#sessions > li")).to_have_count(2)
+    await is_all_gone()
+    await with_client(page, "await client.login(argument)", {"email": user.email, "password": PASSWORD})
+    session = await with_client(page, "return client.sessionId")
+    await type_passwords()
+    await with_client(page, "await client.logout()")
+    await shows_signed_out(page)
+    await is_all_gone()
+
+
+async def test_a_sign_out_that_fails_is_said_where_a_phone_shows_it(
+    services: Services, open_context: OpenContext
+) -> None:
+    context = await open_context(viewport={"width": 390, "height": 844})
+    page = await context.signed_in()
+    await page.route("**/user/logout", lambda route: route.abort("connectionrefused"))
+    await page.get_by_role("button", name="Sign out", exact=True).first.click()
+    said = page.locator("#actions-error")
+    await expect(said).to_contain_text("You are still signed in.")
+    await expect(said).to_be_in_viewport()
+    await page.unroute("**/user/logout")
+    await page.get_by_role("button", name="Sign out", exact=True).first.click()
+    await shows_signed_out(page)
+
+
+async def test_the_keyboard_keeps_its_place(services: Services, open_context: OpenContext) -> None:
+    user = services.register()
+    context = await open_context()
+    page = await context.signed_in(user)
+    await expect(page.locator("#main")).to_be_focused()
+    for button in (page.locator("#refresh"), page.locator("#calls button").first, page.locator("#reload-sessions")):
+        await button.focus()
+        await page.keyboard.press("Enter")
+        await expect(button).to_be_enabled()
+        await expect(button).to_be_focused()
+    await expect(page.locator("#sessions > li")).to_have_count(2)
+    ended = page.locator("#sessions > li").filter(has_not_text="this one").get_by_role("button")
+    assert ", since " in (await ended.get_attribute("aria-label") or "")
+    await ended.focus()
+    await page.keyboard.press("Enter")
+    await expect(page.locator("#sessions > li")).to_have_count(1)
+    await expect(page.locator("#reload-sessions")).to_be_focused()
+
+
+async def test_a_throttled_sign_in_says_once_when_to_try_again(services: Services, open_context: OpenContext) -> None:
+    context = await open_context()
+    page = await context.tab()
+    name, said = services.register().username, page.locator("#login .whole")
+    await page.get_by_label("E-mail or user name").fill(name)
+    for _ in range(30):
+        await page.get_by_label("Password", exact=True).first.fill("wrong wrong wrong")
+        async with page.expect_response("**/user/login"):
+            await page.keyboard.press("Enter")
+        await expect(said).not_to_be_empty()
+        if "Try again" in await said.inner_text():
+            break
+    await expect(said).to_have_text(re.compile(r"^There has been too much from this client\. Try again in \d+ s\.$"))
+
+
+async def test_a_session_whose_cookie_is_gone_is_over_and_said_to_be(
+    services: Services, open_context: OpenContext
+) -> None:
+    context = await open_context()
+    page = await context.signed_in()
+    await context.browser_context.clear_cookies()
+    await page.reload()
+    await shows_signed_out(page)
+    await logged(page, "The session is over: its cookie has expired or was deleted. Sign in again.")
 
 
 @pytest.mark.parametrize("width", [320, 390, 1280])

@@ -6,11 +6,12 @@ import contextlib
 import math
 import signal
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import httpx2
 import pytest
 from redis import Redis
@@ -18,7 +19,7 @@ from redis import Redis
 from auth_service.devstack.postgresql import PrivatePostgreSQL
 from auth_service.devstack.redis import PrivateRedis
 from auth_service.settings import Settings
-from tests.support.feed import AT_ONCE, EVENT_STREAM, delay_of, open_feed, until, users_of
+from tests.support.feed import AT_ONCE, EVENT_STREAM, delay_of, named, open_feed, until, users_of
 from tests.support.processes import ServedProcess, served
 from tests.support.proxy import Proxy
 from tests.support.service import problem
@@ -132,6 +133,59 @@ async def _demoted(server: PrivateRedis) -> AsyncIterator[None]:
 async def _hanging(server: PrivatePostgreSQL | PrivateRedis) -> AsyncIterator[None]:
     with suspended(server):
         yield
+
+
+# PostgreSQL commits late.
+
+
+async def test_a_logout_whose_commit_waits_for_a_standby_is_told_once_it_is_there(
+    fragile: Stores, fragile_settings: MakeSettings, tmp_path: Path
+) -> None:
+    settings = fragile_settings()
+    url = settings.database_url.get_secret_value()
+    async with _waiting_for_a_standby(url) as [begin, end]:
+        with served(settings, tmp_path) as [process]:
+            async with users_of(process) as users, open_feed(process.url) as feed:
+                user = await users.register()
+                await begin()
+                answer = await users.http.post("/user/logout", json={"refresh_token": user.refresh_token})
+                assert problem(answer) == (503, "unavailable")
+                await feed.until_beats(12)  # longer than any limit of ours
+                assert named(user) not in feed.ids
+                assert max(feed.ages(since=0)) < _STALE
+                await end()
+                assert await delay_of(feed, named(user), time.monotonic()) < _BY_JOURNAL
+
+
+@asynccontextmanager
+async def _waiting_for_a_standby(url: str) -> AsyncIterator[tuple[Callable[[], Awaitable[None]], ...]]:
+    """Make this database's commits wait for a standby that is nowhere, from one moment to another."""
+    server, _, name = url.rpartition("/")
+    admin = await asyncpg.connect(f"{server}/postgres")
+    await admin.execute(f"ALTER DATABASE {name} SET synchronous_commit = on")  # which the tests' server does without
+    writer = await asyncpg.connect(url)
+    waiting = "SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+
+    async def write() -> None:
+        while not await admin.fetchval(waiting):
+            with contextlib.suppress(TimeoutError):
+                await writer.execute("SELECT pg_logical_emit_message(true, '', '')", timeout=0.2)
+
+    async def begin() -> None:
+        await admin.execute("ALTER SYSTEM SET synchronous_standby_names = 'nowhere'")
+        await admin.execute("SELECT pg_reload_conf()")
+        await write()
+
+    async def end() -> None:
+        await admin.execute("ALTER SYSTEM RESET synchronous_standby_names")
+        await admin.execute("SELECT pg_reload_conf()")
+
+    try:
+        yield begin, end
+    finally:
+        await end()
+        writer.terminate()
+        await admin.close()
 
 
 # The age that the feed tells.

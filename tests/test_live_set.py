@@ -71,6 +71,15 @@ def test_an_entry_is_dropped_at_its_time_and_does_not_come_back() -> None:
     assert (len(live_set), live_set.log.end) == (1, end)
 
 
+def test_much_that_is_past_its_time_at_once_is_dropped_batch_by_batch() -> None:
+    live_set = LiveSet()
+    live_set.add([_entry(number, expires_at=1000) for number in range(2 * BATCH + 1)], source="journal")
+    sizes = []
+    while live_set.expire(datetime.fromtimestamp(1000, UTC)):
+        sizes.append(len(live_set))
+    assert (sizes, len(live_set)) == ([BATCH + 1, 1], 0)
+
+
 def test_no_frame_is_larger_than_a_batch() -> None:
     live_set = LiveSet()
     live_set.add([_entry(number) for number in range(2 * BATCH + 1)], source="journal")

@@ -73,7 +73,7 @@ async def test_with_tls_and_the_rights_that_the_readme_gives_everything_works(
                 assert problem(await service.refresh(token)) == (401, "refresh_token_revoked")
             stream = StreamReader(open_blocking_redis(url, block=BLOCK))
             assert await stream.is_on_master()
-            told = {identifier for _, identifier, _ in (await stream.read()).entries}
+            told = {identifier for entries in (await stream.read()).batches() for _, identifier, _ in entries}
             await stream.close()
             assert told == {named(user) for user in users}
             assert (await service.internal.get("/readyz")).json()["stores"] == {"postgresql": "up", "redis": "up"}

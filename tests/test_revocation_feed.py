@@ -3,7 +3,8 @@
 import asyncio
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import UUID
 
@@ -13,9 +14,13 @@ import pytest
 from auth_service.audit import OPERATOR
 from auth_service.parts import Parts
 from auth_service.revocation import journal
+from auth_service.revocation.live_set import BATCH
+from auth_service.revocation.stream import BLOCK, StreamReader, StreamWriter
 from auth_service.settings import Settings
 from auth_service.stores.clock import Clock
+from auth_service.stores.redis import open_blocking_redis
 from auth_service.verifier.claims import MAX_LEEWAY
+from auth_service.verifier.revocations import Entry, revocation_id
 from tests.support.command import command
 from tests.support.feed import (
     AT_ONCE,
@@ -188,6 +193,49 @@ _ENDINGS = {
     "registration": _by_a_registration_with_its_cookie,
     **_ELSEWHERE,
 }
+
+
+@pytest.mark.parametrize("how", ["all sessions", "disabling", "deletion", "set"])
+async def test_ending_all_again_tells_again_of_what_ended_before_and_counts_it_no_second_time(
+    service: Service, how: str
+) -> None:
+    parts, user = service.app.parts, await service.register()
+    users, user_id = parts.users, UUID(user.id)
+    async with parts.database.transaction() as transaction:  # by a process that told nobody: it was stopped
+        session_id, now = UUID(claims_of(user.access_token)["sid"]), await parts.database.now()
+        await parts.ending.end_within(transaction, [session_id], reason="logout", now=now)
+    if how == "all sessions":
+        assert await users.end_sessions(user_id, reason="admin", by=OPERATOR) == 0
+    elif how == "disabling":
+        await users.disable(user_id, by=OPERATOR)
+    elif how == "deletion":
+        await users.delete(user_id, by=OPERATOR)
+    else:
+        await users.set_password(user_id, _NEW_PASSWORD, by=OPERATOR)
+    async with _reader(service) as reader:
+        assert [identifier for [(_, identifier, _)] in (await reader.read()).batches()] == [named(user)]
+
+
+async def test_a_long_stream_is_read_in_pieces(service: Service) -> None:
+    entries: list[Entry] = [("s", revocation_id(str(number)), 4_000_000_000) for number in range(101 * BATCH)]
+    await StreamWriter(service.redis).push(entries)
+    async with _reader(service) as reader:
+        first, second = await reader.read(), await reader.read()
+    pieces = [list(first.batches()), list(second.batches())]
+    assert [entry for read in pieces for batch in read for entry in batch] == entries
+    assert [len(read) for read in pieces] == [100, 1]
+    assert (first.complete, second.complete) == (False, True)
+
+
+@asynccontextmanager
+async def _reader(service: Service) -> AsyncIterator[StreamReader]:
+    """From the beginning of the stream."""
+    url = service.app.parts.settings.redis_url.get_secret_value()
+    reader = StreamReader(open_blocking_redis(url, block=BLOCK))
+    try:
+        yield reader
+    finally:
+        await reader.close()
 
 
 # As JSON.

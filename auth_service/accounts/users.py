@@ -312,7 +312,7 @@ class Users:
             _account, now = await self.lock(transaction, user_id)
             ended = await self._ending.end_all_of_user(transaction, user_id, reason="deleted", now=now)
             await transaction.rows("DELETE FROM users WHERE id = $1", user_id)
-            count = len(ended.session_ids)
+            count = len(ended.owners)
             await audit.record(transaction, "user.deleted", by=by, now=now, target=_target(user_id), sessions=count)
         await self._ending.announce(ended)
 
@@ -322,7 +322,7 @@ class Users:
         async with self._database.transaction() as transaction:
             _account, now = await self.lock(transaction, user_id)
             ended = await self._ending.end_all_of_user(transaction, user_id, reason=reason, now=now)
-            count = len(ended.session_ids)
+            count = len(ended.owners)
             if count:
                 action: Action = "session.logout" if reason == "logout" else "session.revoked"
                 await audit.record(transaction, action, by=by, now=now, target=_target(user_id), sessions=count)
@@ -365,7 +365,7 @@ class Users:
             ended = await self._ending.end_all_of_user(
                 transaction, account.id, reason=change.ends_sessions, now=now, keep=keep
             )
-        target, count = _target(account.id), len(ended.session_ids)
+        target, count = _target(account.id), len(ended.owners)
         if change.password_hash is not None:
             action: Action = "user.password_set" if keep is None else "user.password_changed"
             await audit.record(transaction, action, by=by, now=now, target=target, sessions=count)

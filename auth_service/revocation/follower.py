@@ -16,13 +16,11 @@ from auth_service.revocation import journal
 from auth_service.revocation.freshness import Freshness
 from auth_service.revocation.live_set import BATCH, LiveSet
 from auth_service.revocation.stream import StreamReader
-from auth_service.stores.database import TIME_LIMIT, Database, takes_no_writes
+from auth_service.stores.database import Database
 from auth_service.verifier.revocations import Entry
 
 _INTERVAL = 1.0  # seconds from the beginning of one reading of the journal to that of the next
-_PATIENCE = 1.5  # seconds for one of them
-_PATIENCE_WITH_ALL = 2 * TIME_LIMIT
-_LONG_AWAY = 60.0  # seconds after which the journal is read from its beginning
+_PATIENCE = 1.5  # seconds for each statement of one that goes on from the last; PostgreSQL's own limit for all others
 _RETRY = 0.25  # seconds until a source that failed is tried again
 
 _log = structlog.get_logger(__name__)
@@ -45,11 +43,11 @@ class Follower:
     ) -> None:
         self.freshness = Freshness(monotonic)
         self.loaded = asyncio.Event()
-        """Set once the whole journal has been read."""
+        """Set once the whole journal has been read, from a server that takes writes."""
         self._database = database
         self._stream = stream
         self._live_set = live_set
-        self._last: datetime | None = None
+        self._last: journal.Position | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -86,24 +84,28 @@ class Follower:
 
     async def _read_journal(self, began: float) -> None:
         """Raises Unavailable, TimeoutError."""
-        if (self.freshness.age or 0) > _LONG_AWAY:
-            self._last = None
-        last = self._last
-        async with asyncio.timeout(_PATIENCE if last is not None else _PATIENCE_WITH_ALL):
-            if last is None:
-                reading = await journal.read_unexpired(self._database, self._database.clock)
-            else:
-                reading = await journal.read_since(self._database, self._database.clock, last)
-        self._live_set.expire(reading.now)
-        for batch in reading.batches(BATCH):
-            self._live_set.add([entry for entry, _ in batch], source="journal")
-            self._measure_lag(batch, reading.now, began=began)
+        async with asyncio.timeout(None if self._last is None else _PATIENCE):
+            position = await journal.read_position(self._database, self._database.clock)
+        last = self._last if self._last is not None and position.goes_on_from(self._last) else None
+        more_to_expire = True
+        while more_to_expire:
+            more_to_expire = self._live_set.expire(position.now)
             await asyncio.sleep(0)
-        # A clock that went back is another server's: what it dated before we came may lie behind where we look.
-        self._last = reading.now if last is None or reading.now >= last else None
+        after = None
+        while True:
+            async with asyncio.timeout(None if last is None else _PATIENCE):
+                page = await journal.read_page(self._database, position, last=last, after=after)
+            for batch in page.batches(BATCH):
+                self._live_set.add([entry for entry, _ in batch], source="journal")
+                self._measure_lag(batch, position.now, began=began)
+                await asyncio.sleep(0)
+            after = page.end
+            if after is None:
+                break
+        self._last = position
+        if position.read_only:
+            raise await self._database.takes_no_writes()
         self.loaded.set()
-        if reading.read_only:
-            raise takes_no_writes()
         self.freshness.journal_was_read(began=began)
 
     def _measure_lag(self, batch: Sequence[tuple[Entry, datetime]], now: datetime, *, began: float) -> None:
@@ -120,7 +122,9 @@ class Follower:
         while True:
             began = self.freshness.now()
             read = await self._stream.read()
-            self._live_set.add(read.entries, source="stream")
+            for entries in read.batches():
+                self._live_set.add(entries, source="stream")
+                await asyncio.sleep(0)
             if read.complete and self.freshness.overdue and await self._stream.is_on_master():
                 self.freshness.masters_stream_was_read(began=began)
             succeeded()

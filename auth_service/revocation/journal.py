@@ -7,41 +7,80 @@ Written in the transaction that ends the thing, so an answered logout is never f
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
+from auth_service.errors import Unavailable
 from auth_service.metrics import REVOCATIONS
 from auth_service.settings import ACCESS_TOKEN_TTL_CEILING
 from auth_service.stores.clock import Clock
-from auth_service.stores.database import READ_ONLY, TIME_LIMIT, Row, Statements, read_time
+from auth_service.stores.database import READ_ONLY, TIME_LIMIT, Row, Statements
+from auth_service.verifier.claims import MAX_LEEWAY
 from auth_service.verifier.revocations import Entry, Kind, revocation_id
 
-RETENTION = ACCESS_TOKEN_TTL_CEILING + timedelta(seconds=60)
-"""How long an entry matters: the longest life of an access token under any setting, and a leeway."""
+RETENTION = ACCESS_TOKEN_TTL_CEILING + 2 * timedelta(seconds=MAX_LEEWAY)
+"""How long an entry matters: the longest life of an access token under any setting, and twice the most leeway of a
+verifier."""
 
-LOOK_BACK = timedelta(seconds=2 * TIME_LIMIT)
-"""How much of what was read before is read again: a row may be dated before its transaction's commit, by `TIME_LIMIT`
-at most."""
+_LOOK_BACK = timedelta(seconds=2 * TIME_LIMIT)
+"""A transaction reads the time first and writes its rows at most `TIME_LIMIT` later. From then until they are there for
+all to see it may take for ever: a COMMIT can wait for a standby or a disk, and no limit covers it. So it holds a lock
+that names their date, and whoever reads while it does looks back as far."""
+
+_WRITING = 0x6A6F7572 << 32  # "jour": the upper half of the lock's key; the lower half is the date in seconds
+
+_PAGE = 10_000  # rows of one statement: far within its time limit
 
 _NAMES: dict[Kind, str] = {"s": "session", "j": "access_token", "c": "client", "k": "signing_key"}
 
-# The time comes with the rows and also where there are none.
-_READ = """
-SELECT t.now, t.read_only, r.kind, r.claim, r.expires_at, r.revoked_at
-FROM (SELECT clock_timestamp() AS now, {read_only} AS read_only) AS t
-LEFT JOIN revocations AS r ON r.{column} > $1
+_POSITION = """
+SELECT clock_timestamp() AS now, {read_only} AS read_only, pg_postmaster_start_time() AS started, (
+    SELECT min(objid::bigint) FROM pg_locks
+    WHERE locktype = 'advisory' AND classid = $1::bigint::oid AND objsubid = 1
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+) AS writing_since
 """
-_READ_UNEXPIRED = _READ.format(read_only=READ_ONLY, column="expires_at")
-_READ_RECENT = _READ.format(read_only=READ_ONLY, column="revoked_at")
+_READ_POSITION = _POSITION.format(read_only=READ_ONLY)
+
+# Which server it was comes with the rows and also where there are none.
+_READ_PAGE = """
+SELECT server.started, r.* FROM (SELECT pg_postmaster_start_time() AS started) AS server LEFT JOIN LATERAL (
+    SELECT id, kind, claim, expires_at, revoked_at, {column} AS place FROM revocations
+    WHERE ({column}, id) > ($1, $2) ORDER BY {column}, id LIMIT {limit}
+) AS r ON true ORDER BY r.place, r.id
+"""
+_READ_UNEXPIRED = _READ_PAGE.format(column="expires_at", limit=_PAGE)
+_READ_RECENT = _READ_PAGE.format(column="revoked_at", limit=_PAGE)
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """What the journal held at `now`, by the one clock."""
+class Position:
+    """A moment from which the journal can be read on."""
 
     now: datetime
+    """By the one clock."""
+    started: datetime
+    """When the server that said so was started: another server has another clock, and may lack rows."""
     read_only: bool
     """It takes no writes, and may be a standby that is behind: there can be more than it tells."""
+    since: datetime
+    """What is not to be seen yet at this moment is not dated earlier than that."""
+
+    def goes_on_from(self, earlier: "Position") -> bool:
+        """Whether what came after `earlier` can be told from what came before it: not on another server, nor on one
+        that was a standby then, nor by a clock that went back."""
+        return (self.started, self.read_only) == (earlier.started, earlier.read_only) and self.now >= earlier.now
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A part of a reading."""
+
     _rows: Sequence[Row]
+
+    @property
+    def end(self) -> tuple[datetime, int] | None:
+        """Where the next page begins; None if this is the last one."""
+        return (self._rows[-1]["place"], self._rows[-1]["id"]) if len(self._rows) == _PAGE else None
 
     def batches(self, size: int) -> Iterator[list[tuple[Entry, datetime]]]:
         """The entries and since when each is revoked, at most `size` at a time: naming very many at once would hold up
@@ -60,21 +99,18 @@ async def revoke(
     claims = list(claims)
     if not claims:
         return []
+    await transaction.rows("SELECT pg_advisory_xact_lock_shared($1)", _WRITING + math.floor(now.timestamp()))
     written = await transaction.rows(
         "INSERT INTO revocations (kind, claim, reason, revoked_at, expires_at)"
         " SELECT $1, claim, $3, $4, $5 FROM unnest($2::text[]) AS claim"
-        # Dated anew where it is told again: its first commit may have come too late for those who read the journal.
-        " ON CONFLICT (kind, claim) DO UPDATE SET revoked_at = EXCLUDED.revoked_at"
-        " WHERE revocations.revoked_at < EXCLUDED.revoked_at - make_interval(secs => $6)"
-        " RETURNING kind, claim, expires_at, revocations.xmax = 0 AS is_new",
+        " ON CONFLICT (kind, claim) DO NOTHING RETURNING kind, claim, expires_at",
         kind,
         claims,
         reason,
         now,
         now + RETENTION,
-        TIME_LIMIT,
     )
-    new = sum(row["is_new"] for row in written)
+    new = len(written)
     transaction.after_commit(lambda: REVOCATIONS.labels(kind=_NAMES[kind], reason=reason).inc(new))
     if len(written) == len(claims):
         return [_entry(row) for row in written]
@@ -97,18 +133,34 @@ async def holds(statements: Statements, names: Iterable[tuple[Kind, str]]) -> bo
     return row is not None and bool(row["held"])
 
 
-async def read_unexpired(statements: Statements, clock: Clock) -> Reading:
-    """Everything that still matters."""
-    return _reading(await statements.rows(_READ_UNEXPIRED, await read_time(statements, clock)), clock)
+async def read_position(statements: Statements, clock: Clock) -> Position:
+    """Where the journal is now. To be read before the rows: what is committed in between is then read twice, not never.
+
+    Every role may read `pg_locks`, whichever roles the others are.
+    """
+    [row] = await statements.rows(_READ_POSITION, _WRITING >> 32)
+    now = clock.now(row["now"])
+    since = now - _LOOK_BACK
+    if row["writing_since"] is not None:
+        since = min(since, datetime.fromtimestamp(row["writing_since"], UTC))
+    return Position(now, row["started"], row["read_only"], since)
 
 
-async def read_since(statements: Statements, clock: Clock, last: datetime) -> Reading:
-    """Everything that was committed after the reading of `last`, and `LOOK_BACK` more."""
-    return _reading(await statements.rows(_READ_RECENT, last - LOOK_BACK), clock)
+async def read_page(
+    statements: Statements, position: Position, *, last: Position | None, after: tuple[datetime, int] | None
+) -> Page:
+    """What may have come since `last`, or everything that still matters, up to `position` at least: the page that
+    begins `after` the end of another, or the first one.
 
-
-def _reading(rows: Sequence[Row], clock: Clock) -> Reading:
-    return Reading(clock.now(rows[0]["now"]), rows[0]["read_only"], rows if rows[0]["claim"] is not None else ())
+    Raises Unavailable where the server is not that of `position` any more.
+    """
+    if last is None:
+        rows = await statements.rows(_READ_UNEXPIRED, *(after or (position.now, 0)))
+    else:
+        rows = await statements.rows(_READ_RECENT, *(after or (last.since, 0)))
+    if rows[0]["started"] != position.started:
+        raise Unavailable("postgresql: another server than a moment ago")
+    return Page(rows if rows[0]["id"] is not None else ())
 
 
 def _entry(row: Row) -> Entry:

@@ -52,14 +52,19 @@ class LiveSet:
             FEED_ENTRIES_HEARD.labels(source=source).inc(len(fresh))
             FEED_ENTRIES.set(len(self))
 
-    def expire(self, now: datetime) -> None:
-        """Drop what need not be known any longer at `now`, by the one clock."""
+    def expire(self, now: datetime) -> bool:
+        """Drop what need not be known any longer at `now`, by the one clock: a batch. True if there may be more."""
         self._now = now.timestamp()
-        while self._next_to_expire and self._next_to_expire[0][0] <= self._now:
+        for _ in range(BATCH):
+            if not self._next_to_expire or self._next_to_expire[0][0] > self._now:
+                break
             _, key = heapq.heappop(self._next_to_expire)
             del self._expiries[key]
             self._unconfirmed.pop(key, None)
+        else:
+            return True
         FEED_ENTRIES.set(len(self))
+        return False
 
     def confirm(self, entry: Entry) -> tuple[Source, float] | None:
         """What told of `entry` first and when, on a monotonic clock; once, then None. For whoever sees it in the

@@ -6,7 +6,7 @@ One key, `auth:revocations`. Whatever Redis loses, rolls back or never gets, the
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any, Final, cast
@@ -23,7 +23,7 @@ BLOCK: Final = 0.5
 
 _KEY = "auth:revocations"
 _LIFE = 60_000  # milliseconds
-_COUNT = 1000  # messages of one read
+_COUNT = 100  # messages of one read, each with a batch at most: what Redis is asked for at once is held in memory
 _START = b"0"
 _ID = re.compile(r"[A-Za-z0-9_-]{22}", re.ASCII)
 _SCRIPT = resources.files("auth_service.revocation").joinpath("push.lua").read_text("utf-8")
@@ -48,8 +48,13 @@ class StreamWriter:
 class Read:
     """What one read found. `complete`: there was nothing more."""
 
-    entries: list[Entry]
+    _messages: list[tuple[bytes, Any]]
     complete: bool
+
+    def batches(self) -> Iterator[list[Entry]]:
+        """The entries, message by message: reading very many at once would hold up the event loop."""
+        for _, fields in self._messages:
+            yield _entries(fields)
 
 
 class StreamReader:
@@ -76,7 +81,7 @@ class StreamReader:
         messages = _messages(answer)
         if messages:
             self._last = messages[-1][0]
-        return Read([entry for _, fields in messages for entry in _entries(fields)], len(messages) < _COUNT)
+        return Read(messages, len(messages) < _COUNT)
 
     async def is_on_master(self) -> bool:
         """Whether the node that is read from says that it is the master. One that does not say is not."""

@@ -33,6 +33,12 @@ WITH doomed AS (
 UPDATE sessions SET revoked_at = $2, revoked_reason = $3 WHERE id IN (SELECT id FROM doomed) RETURNING id
 """
 
+# Those that ended before, the last ones first: their tokens may be alive, and nobody may have been told.
+_ENDED_OF_USER = """
+SELECT id FROM sessions WHERE user_id = $1 AND revoked_at > $2 AND id IS DISTINCT FROM $3::uuid
+ORDER BY revoked_at DESC LIMIT $4
+"""
+
 _COUNT_OF_USER = "SELECT count(*) FROM (SELECT FROM sessions WHERE user_id = $1 AND revoked_at IS NULL LIMIT $2) AS s"
 _MOST_OF_USER = 5000
 """Sessions that one transaction ends in a small part of the time that it may take."""
@@ -122,8 +128,14 @@ class SessionEnding:
         self, transaction: Statements, user_id: UUID, *, reason: EndReason, now: datetime, keep: UUID | None = None
     ) -> Ended:
         """End a user's sessions but `keep`, inside the caller's transaction, which has changed or locked the user's row
-        already and records the event: `announce` what it answers once that is committed."""
-        return await self._end_of_user(transaction, user_id, reason=reason, now=now, keep=keep, most=None)
+        already and records the event: `announce` what it answers once that is committed.
+
+        What had ended before is told again, as `end` does: whoever asks twice may have had no answer the first time.
+        """
+        before = await transaction.rows(_ENDED_OF_USER, user_id, now - journal.RETENTION, keep, _MOST_OF_USER)
+        return await self._end_of_user(
+            transaction, user_id, reason=reason, now=now, keep=keep, most=None, before=[row["id"] for row in before]
+        )
 
     async def thin_out(self, user_id: UUID, *, reason: EndReason, by: Actor, keep: UUID | None = None) -> int:
         """End a user's sessions but `keep` in batches, until `end_all_of_user` can end the rest in one transaction;
@@ -149,9 +161,9 @@ class SessionEnding:
                     now=now,
                     target=("user", str(user_id)),
                     reason=reason,
-                    sessions=len(ended.session_ids),
+                    sessions=len(ended.owners),
                 )
-            count += len(ended.session_ids)
+            count += len(ended.owners)
             await self.announce(ended)
 
     async def _end_of_user(
@@ -163,11 +175,12 @@ class SessionEnding:
         now: datetime,
         keep: UUID | None,
         most: int | None,
+        before: Sequence[UUID] = (),
     ) -> Ended:
         rows = await transaction.rows(_END_ALL, user_id, now, reason, keep, most)
-        ended = [row["id"] for row in rows]
-        entries = await journal.revoke(transaction, "s", map(str, ended), reason=reason, now=now)
-        return Ended(ended, entries, dict.fromkeys(ended, user_id))
+        owners = {row["id"]: user_id for row in rows}
+        ids = [*owners, *before]
+        return Ended(ids, await journal.revoke(transaction, "s", map(str, ids), reason=reason, now=now), owners)
 
     async def end_every(
         self, *, reason: EndReason, by: Actor, progress: Callable[[int, int], None] = lambda _done, _all: None

@@ -23,8 +23,8 @@ Row = Any
 """An `asyncpg.Record`: its columns are read by name."""
 
 TIME_LIMIT = 5.0
-"""Seconds that one transaction may take, waiting included. The revocation journal's poll looks back twice as far, so
-no row can be committed too late to be seen."""
+"""Seconds that one transaction may take, waiting included. PostgreSQL may take longer over its COMMIT, which no limit
+covers and nothing can call back: what is answered as a failure then may still come to be."""
 
 READ_ONLY = "current_setting('transaction_read_only')::bool"
 """SQL for whether the server takes no writes: a standby, or a demoted primary."""
@@ -127,7 +127,14 @@ class Database:
         """Return if it answers, and takes writes: a demoted primary and a standby do not. Raises Unavailable."""
         [row] = await self.rows(f"SELECT {READ_ONLY} AS read_only")
         if row["read_only"]:
-            raise takes_no_writes()
+            raise await self.takes_no_writes()
+
+    async def takes_no_writes(self) -> Unavailable:
+        """What a refused write would be turned into. A connection that takes none may do so for as long as it lives,
+        although new ones do: all that are open now are given up."""
+        assert self._pool is not None, "not open"
+        await self._pool.expire_connections()
+        return Unavailable("postgresql: ReadOnlySQLTransactionError")
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Statements]:
@@ -145,9 +152,9 @@ class Database:
         connection = await self._pool.acquire()
         try:
             yield connection
-        except (asyncio.CancelledError, TimeoutError, asyncpg.InternalClientError):
+        except (asyncio.CancelledError, TimeoutError, asyncpg.InternalClientError, asyncpg.ReadOnlySQLTransactionError):
             # Given back as it is, asyncpg would ask the server to cancel the statement, and wait for one that hangs; or
-            # hand on a connection that is in the middle of something.
+            # hand on a connection that is in the middle of something, or that takes no writes and may never again.
             connection.terminate()
             raise
         finally:
@@ -174,11 +181,6 @@ class _Transaction:
 
     async def row(self, sql: str, *values: object) -> Row | None:
         return next(iter(await self.rows(sql, *values)), None)
-
-
-def takes_no_writes() -> Unavailable:
-    """What a refused write would be turned into."""
-    return Unavailable("postgresql: ReadOnlySQLTransactionError")
 
 
 async def read_time(statements: Statements, clock: Clock) -> datetime:

@@ -81,9 +81,7 @@ class Verifier:
         clock: Clock | None = None,
     ) -> None:
         self.issuer = checked_issuer(issuer)
-        self.audience = (audience,) if isinstance(audience, str) else tuple(audience)
-        if not self.audience or not all(self.audience):
-            raise ValueError("audience must name this service as the issuer does (AUTH_AUDIENCES there)")
+        self.audience = checked_audience(audience)
         if not 0 <= leeway <= MAX_LEEWAY:
             raise ValueError(f"leeway must be from 0 to {MAX_LEEWAY} seconds")
         if bool(client_id) != bool(client_secret):
@@ -357,6 +355,14 @@ class Verifier:
         verified, self._verified = self._verified, 0
         self._metrics.verifications["valid"].inc(known + verified)
         self._metrics.cache_hits.inc(known)
+
+
+def checked_audience(audience: object) -> tuple[str, ...]:
+    """The name or names in `audience`. Raises ValueError."""
+    names = (audience,) if isinstance(audience, str) else audience
+    if not isinstance(names, Collection) or not names or not all(isinstance(name, str) and name for name in names):
+        raise ValueError("audience must name this service as the issuer does (AUTH_AUDIENCES there): one name or more")
+    return tuple(names)
 
 
 def checked_staleness(seconds: float | None) -> float | None:

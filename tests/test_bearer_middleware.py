@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import anyio
 import httpx2
 import pytest
 import websockets.exceptions
@@ -197,6 +198,18 @@ def test_a_public_route_takes_anybody_but_no_bad_token(running: Running) -> None
     assert running.client.get("/public", headers={"Authorization": "Bearer bad"}).status_code == 401
 
 
+def test_starlettes_own_answer_to_a_refused_token_does_not_tell_which_check_failed(issuer: FakeIssuer) -> None:
+    verifier = issuer.verifier()
+    middleware = [Middleware(AuthenticationMiddleware, backend=JWTAuthenticationBackend(verifier))]
+    with TestClient(Starlette(routes=ROUTES, lifespan=verifier.lifespan, middleware=middleware)) as client:
+        bodies = set()
+        for token in (issuer.token(audience="other"), issuer.token(expires_in=-60), "x.y.z"):
+            answer = client.get("/public", headers={"Authorization": f"Bearer {token}"})
+            assert answer.status_code == 400
+            bodies.add(answer.text)
+        assert bodies == {"The access token is expired, revoked or not valid."}
+
+
 @pytest.mark.parametrize("make", APPS.values(), ids=APPS)
 def test_what_cannot_be_decided_is_503_and_never_401(make: Callable[[Verifier], Starlette], issuer: FakeIssuer) -> None:
     with TestClient(make(issuer.verifier())) as client:
@@ -320,7 +333,7 @@ def test_a_browser_brings_its_token_as_a_subprotocol(sockets: Running) -> None:
     ("offered", "status"),
     [
         (["bearer", "bad"], 401),
-        (["bearer"], 401),
+        (["bearer"], 400),
         (["chat", "bearer"], 401),
         (["Bearer", "{token}"], 401),
         (["chat", "bearer", "{token}"], 401),
@@ -330,6 +343,30 @@ def test_a_subprotocol_that_is_no_good_token_opens_nothing(sockets: Running, off
     token = sockets.issuer.token(scope="orders:read")
     offered = [name.format(token=token) for name in offered]
     assert handshake(sockets.served, "/socket", [], offered)[0] == status
+
+
+@pytest.mark.parametrize("audience", ["orders", ["inner", "orders"]])
+def test_a_browser_passes_the_middleware_twice_and_the_application_sees_no_token(
+    issuer: FakeIssuer, audience: str | list[str]
+) -> None:
+    """In front of the application, and in front of one that is mounted in it: of the same verifier, or of another."""
+    outer = issuer.verifier()
+    inner = outer if audience == "orders" else issuer.verifier(audience=audience)
+    mounted = Starlette(
+        routes=[WebSocketRoute("/chooses", requires("orders:read")(chooses))],
+        middleware=[Middleware(BearerMiddleware, verifier=inner)],
+    )
+    app = Starlette(
+        routes=[Mount("/app", app=mounted)],
+        lifespan=outer.lifespan,
+        middleware=[Middleware(BearerMiddleware, verifier=outer)],
+    )
+    token = issuer.token(scope="orders:read")
+    with TestClient(app) as client:
+        for offered, chosen in ((["bearer", token], "bearer"), (["bearer", token, "chat"], "chat")):
+            with client.websocket_connect("/app/chooses", subprotocols=offered) as socket:
+                assert socket.accepted_subprotocol == chosen
+                assert socket.receive_json() == offered[2:]
 
 
 def test_a_token_in_the_header_and_one_among_the_subprotocols_is_one_too_many(sockets: Running) -> None:
@@ -405,6 +442,21 @@ class Handlers:
         ticking.cancel()
         with contextlib.suppress(asyncio.CancelledError, WebSocketDisconnect):
             await ticking
+
+    async def group(self, websocket: WebSocket) -> None:
+        """As `both`, in a task group that lets fly what its tasks let fly."""
+        await websocket.accept()
+        await websocket.send_text("open")
+
+        async def tick() -> None:
+            while True:
+                await asyncio.sleep(0.01)
+                await websocket.send_text("tick")
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(tick)
+            while True:
+                await websocket.receive_text()
 
     async def ignores(self, websocket: WebSocket) -> None:
         await websocket.accept()
@@ -488,7 +540,7 @@ class Lasting:
 @pytest.fixture
 def lasting(issuer: FakeIssuer) -> Iterator[Lasting]:
     verifier, handlers = issuer.verifier(), Handlers()
-    names = ["reads", "reads_and_lets_fly", "sends", "both", "ignores"]
+    names = ["reads", "reads_and_lets_fly", "sends", "both", "group", "ignores"]
     streams = ["events", "idle_events", "ended_events", "long_download"]
     app = Starlette(
         routes=[
@@ -513,7 +565,7 @@ def close_code(socket: ClientConnection, *, seconds: float = 5) -> int | None:
 
 
 @pytest.mark.parametrize("how", ["revoked", "expired"])
-@pytest.mark.parametrize("handler", ["reads", "reads_and_lets_fly", "sends", "both", "ignores"])
+@pytest.mark.parametrize("handler", ["reads", "reads_and_lets_fly", "sends", "both", "group", "ignores"])
 def test_an_open_websocket_ends_with_its_token_and_others_stay(lasting: Lasting, handler: str, how: str) -> None:
     url = f"{lasting.served.socket_url}/{handler}"
     good = bearer(lasting.issuer, sid="good")
@@ -645,6 +697,8 @@ async def test_an_answer_keeps_its_header_however_it_is_given(issuer: FakeIssuer
 def test_requires_refuses_what_it_cannot_guard() -> None:
     with pytest.raises(TypeError, match="HTTPEndpoint"):
         requires("x")(Orders)
+    with pytest.raises(TypeError, match=r"write @requires\(\)"):
+        requires(form)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="max_staleness"):
         requires("x", max_staleness=0)
 

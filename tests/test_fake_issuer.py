@@ -97,6 +97,8 @@ def test_a_token_says_what_it_is_told(client: TestClient, issuer: FakeIssuer) ->
     assert client.get("/orders", headers=headers).json() == {"for": "ada", "session": "s-7"}
     service = issuer.headers(scope="orders:read", sub="robot", client_id="robot", sid=None)
     assert client.get("/orders", headers=service).json() == {"for": None, "session": None}
+    assert status(client, issuer, scope=["more", "orders:read"]) == 200
+    assert status(client, issuer, scope=["more"]) == 403
     assert status(client, issuer, audience="invoices") == 401
     assert status(client, issuer, audience=["invoices", "orders"]) == 200
     assert status(client, issuer, iss="https://evil.test") == 401
@@ -185,6 +187,15 @@ def test_an_outage_can_be_ended_by_hand(client: TestClient, issuer: FakeIssuer) 
     assert status(client, issuer) == 503
     outage.end()
     assert status(client, issuer) == 200
+
+
+async def test_an_outage_may_be_a_block_of_async_code(issuer: FakeIssuer) -> None:
+    async with issuer.verifier(max_staleness=5) as verifier:
+        async with issuer.outage():
+            issuer.advance(6)
+            with pytest.raises(RevocationsUnavailable):
+                await verifier.verify(issuer.token())
+        await verifier.verify(issuer.token())
 
 
 def test_a_service_that_starts_in_an_outage_works_when_it_ends(issuer: FakeIssuer) -> None:

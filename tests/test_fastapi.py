@@ -9,7 +9,8 @@ from fastapi import Depends, FastAPI, Request, Security, WebSocket
 from fastapi.testclient import TestClient
 from starlette.middleware import Middleware
 from starlette.testclient import WebSocketDenialResponse
-from starlette.websockets import WebSocketDisconnect
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 from auth_service.verifier import BearerMiddleware, JWTUser, Verifier, requires
 from auth_service.verifier.fastapi import Bearer
@@ -103,10 +104,50 @@ def test_a_websocket_takes_a_good_token_and_no_other(client: TestClient, issuer:
         assert socket.receive_text() == "user-1"
     for headers in ({}, dict(bearer(issuer, scope="")), {"Authorization": "Bearer bad"}):
         opening = client.websocket_connect("/socket", headers=headers)
-        with pytest.raises(WebSocketDisconnect) as refused, opening:  # a denial response is one too
+        with pytest.raises(WebSocketDenialResponse), opening:
             pytest.fail("it was accepted")
-        if not isinstance(refused.value, WebSocketDenialResponse):
-            assert refused.value.code == 1008
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if "host" not in case.name], ids=str)
+def test_a_websocket_is_answered_as_the_table_says(client: TestClient, issuer: FakeIssuer, case: Case) -> None:
+    opening = client.websocket_connect("/socket" + case.query(issuer), headers=httpx2.Headers(case.headers(issuer)))
+    if case.status == 200:
+        with opening as socket:
+            assert socket.receive_text() == "user-1"
+    else:
+        with pytest.raises(WebSocketDenialResponse) as refused, opening:
+            pytest.fail("it was accepted")
+        assert refused.value.status_code == case.status
+        assert refused.value.headers.get("www-authenticate") == case.challenge
+
+
+@pytest.mark.parametrize("make", APPS.values(), ids=APPS)
+def test_a_websocket_that_cannot_be_decided_on_is_answered_503(make: Callable[[Verifier], FastAPI]) -> None:
+    issuer = FakeIssuer(audience="orders")
+    with served_app(make(issuer.verifier())) as served, issuer.outage():
+        issuer.advance(601)
+        headers = issuer.headers(scope="orders:read")
+        with pytest.raises(InvalidStatus) as refused:
+            connect(f"{served.socket_url}/socket", additional_headers=headers)
+        assert refused.value.response.status_code == 503
+        assert int(refused.value.response.headers["retry-after"]) >= 1
+        assert not served.complaints
+
+
+async def test_a_server_that_can_only_close_closes_before_it_opens() -> None:
+    issuer = FakeIssuer(audience="orders")
+    async with issuer.verifier() as verifier:
+        sent: list[Any] = []
+
+        async def receive() -> Any:
+            return {"type": "websocket.connect"}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        scope = {"type": "websocket", "path": "/socket", "headers": [], "query_string": b"", "subprotocols": []}
+        await application(verifier)(scope, receive, send)
+        assert [(message["type"], message["code"]) for message in sent] == [("websocket.close", 1008)]
 
 
 @pytest.mark.parametrize("make", APPS.values(), ids=APPS)
@@ -154,6 +195,26 @@ def test_a_dependency_of_another_audience_is_not_satisfied_by_what_the_middlewar
         assert client.get("/admin", headers=issuer.headers()).status_code == 401
         assert client.get("/admin", headers=issuer.headers(audience=["orders", "admin"])).status_code == 200
         assert client.get("/admin", headers=issuer.headers(audience="admin")).status_code == 401
+
+
+def test_a_dependency_of_another_audience_finds_the_token_that_a_browser_offered() -> None:
+    issuer = FakeIssuer(audience="orders")
+    everybody, admins = issuer.verifier(), issuer.verifier(audience="admin")
+    app = FastAPI(lifespan=everybody.lifespan, middleware=[Middleware(BearerMiddleware, verifier=everybody)])
+
+    @app.websocket("/admin")
+    async def admin(websocket: WebSocket, user: Annotated[JWTUser, Depends(Bearer(admins))]) -> None:
+        await websocket.accept()
+        await websocket.send_json([user.id, websocket.scope["subprotocols"]])
+
+    with TestClient(app) as client:
+        offered = ["bearer", issuer.token(audience=["orders", "admin"])]
+        with client.websocket_connect("/admin", subprotocols=offered) as socket:
+            assert socket.receive_json() == ["user-1", []]
+        opening = client.websocket_connect("/admin", subprotocols=["bearer", issuer.token(audience="orders")])
+        with pytest.raises(WebSocketDenialResponse) as refused, opening:
+            pytest.fail("it was accepted")
+        assert refused.value.status_code == 401
 
 
 def test_requires_guards_endpoints_of_fastapi_too() -> None:

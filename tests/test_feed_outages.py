@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import asyncpg
 import httpx2
@@ -19,7 +20,9 @@ from redis import Redis
 from auth_service.devstack.postgresql import PrivatePostgreSQL
 from auth_service.devstack.redis import PrivateRedis
 from auth_service.settings import Settings
-from tests.support.feed import AT_ONCE, EVENT_STREAM, delay_of, named, open_feed, until, users_of
+from auth_service.verifier import RevokedToken, Verifier
+from tests.support.balancer import Balancer
+from tests.support.feed import AT_ONCE, EVENT_STREAM, delay_of, named, open_feed, until, until_true, users_of
 from tests.support.processes import ServedProcess, served
 from tests.support.proxy import Proxy
 from tests.support.service import problem
@@ -29,6 +32,9 @@ MakeSettings = Callable[..., Settings]
 
 _BY_JOURNAL = 2.0
 """Seconds in which another process' feed tells of what was answered while Redis is of no use."""
+_LEFT_WITHIN = 12.0
+"""Seconds until a verifier has left a process that is cut off: its age must pass five of them, and a balancer may lead
+back to it once."""
 _STALE = 3.0
 """Seconds that the feed must stay younger than, as long as one of the stores can vouch for it."""
 
@@ -289,3 +295,46 @@ async def _answers(http: httpx2.AsyncClient, process: ServedProcess, status: int
         return (await http.get(f"{process.url}/revocations")).status_code == status
     except httpx2.TransportError:
         return False
+
+
+# One process is cut off from both stores, and the other is not.
+
+
+async def test_verifiers_leave_a_process_that_is_cut_off_for_one_that_is_not(
+    stores: Stores, settings: MakeSettings, tmp_path: Path
+) -> None:
+    redis_port = urlsplit(stores.redis_url).port
+    to_postgresql, to_redis = Proxy(stores.postgresql.port), Proxy(redis_port or 0)
+    with contextlib.closing(to_postgresql), contextlib.closing(to_redis), Balancer([]) as balancer:
+        made = settings(issuer=f"http://127.0.0.1:{balancer.port}", audiences="api")
+        database = made.database_url.get_secret_value()
+        cut_off = settings(
+            issuer=made.issuer,
+            audiences="api",
+            database_url=database.replace(f":{stores.postgresql.port}/", f":{to_postgresql.port}/"),
+            redis_url=stores.redis_url.replace(f":{redis_port}", f":{to_redis.port}"),
+        )
+        with served(cut_off, tmp_path) as [one], served(made, tmp_path) as [other]:
+            balancer.targets = [one.port]
+            async with users_of(other) as users, Verifier(made.issuer, audience="api") as verifier:
+                user = await users.register()
+                await verifier.verify(user.access_token)
+                balancer.targets = [one.port, other.port]
+                for proxy in (to_postgresql, to_redis):
+                    proxy.hold("to_server")
+                    proxy.hold("to_client")
+                await until_true(lambda: (verifier.staleness or 0) > 2)
+                await users.logout(user)
+                await verifier.verify(user.access_token)  # the one that it hears knows nothing of it
+                with pytest.raises(RevokedToken):
+                    await asyncio.wait_for(refused(verifier, user.access_token), _LEFT_WITHIN)
+                assert (verifier.staleness or 0) < _STALE
+                for proxy in (to_postgresql, to_redis):
+                    proxy.release("to_server")
+                    proxy.release("to_client")
+
+
+async def refused(verifier: Verifier, access_token: str) -> None:
+    while True:
+        await verifier.verify(access_token)
+        await asyncio.sleep(0.05)

@@ -623,6 +623,14 @@ async def test_those_who_give_up_do_not_lift_the_cooldown(issuer: ScriptedIssuer
         assert issuer.asked(JWKS) <= 2
 
 
+async def test_a_key_set_may_say_that_it_is_one(issuer: ScriptedIssuer) -> None:
+    issuer.answers[JWKS] = document(
+        {"keys": await good_set(issuer)}, content_type="application/jwk-set+json; charset=utf-8"
+    )
+    async with opened(issuer) as verifier:
+        await verifier.verify(issuer.fake.token())
+
+
 async def leftovers() -> set[asyncio.Task[Any]]:
     """The tasks that run beside this test and the issuer's own."""
     ours = asyncio.current_task()

@@ -5,8 +5,10 @@ reason of its own making. The parameters name the lines of SECURITY.md (V1 to V8
 """
 
 import contextlib
+import copy
 import itertools
 import json
+import pickle
 import random
 import socket
 import tracemalloc
@@ -31,6 +33,7 @@ from auth_service.verifier import (
     ExpiredToken,
     InvalidClaim,
     InvalidToken,
+    JWTUser,
     MalformedToken,
     RevokedToken,
     UnknownKey,
@@ -385,8 +388,8 @@ def test_one_common_audience_is_enough() -> None:
             assert claims.audience == ((audience,) if isinstance(audience, str) else tuple(audience))
 
 
-@pytest.mark.parametrize("audience", ["", [], [""], ["orders", ""]])
-def test_a_verifier_without_an_audience_is_not_to_be_had(audience: str | list[str]) -> None:
+@pytest.mark.parametrize("audience", ["", [], [""], ["orders", ""], None, [1], ["orders", None], 7, b"orders"])
+def test_a_verifier_without_an_audience_is_not_to_be_had(audience: Any) -> None:
     with pytest.raises(ValueError, match="audience"):
         Verifier(ISSUER, audience=audience)
 
@@ -608,6 +611,20 @@ async def test_a_verifier_that_remembers_says_what_one_that_forgets_would(seed: 
             model.follow(issuer)
     assert all(met[verdict] > 20 for verdict in (None, ExpiredToken, RevokedToken, UnknownKey)), met
     assert hits > 100
+
+
+async def test_a_user_and_the_claims_may_be_copied_and_cross_a_process_and_stay_as_they_were_signed() -> None:
+    issuer = FakeIssuer()
+    async with issuer.verifier() as verifier:
+        claims = await verifier.verify(issuer.token(username="ada", roles=["x"]))
+    user = JWTUser(claims)
+    ways: list[Callable[[Any], Any]] = [copy.copy, copy.deepcopy, lambda thing: pickle.loads(pickle.dumps(thing))]  # noqa: S301
+    for again in ways:
+        assert again(claims) == claims
+        assert again(user) == user
+        assert again(user).username == "ada"
+        with pytest.raises(TypeError):
+            again(claims).claims["sub"] = "somebody else"
 
 
 def test_an_audience_given_as_one_string_is_not_searched_for_parts() -> None:

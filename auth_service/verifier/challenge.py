@@ -74,7 +74,12 @@ async def answer(refused: Challenge, scope: Scope, receive: Receive, send: Send)
 
     A WebSocket gets the same HTTP answer where the server can send one, and is closed before it is open elsewhere.
     """
-    if scope["type"] == "websocket" and "websocket.http.response" not in scope.get("extensions", {}):
+    if can_only_close(scope):
         await send({"type": "websocket.close", "code": refused.close_code, "reason": refused.description})
     else:
         await refused.response()(scope, receive, send)
+
+
+def can_only_close(scope: Scope) -> bool:
+    """Whether this is a WebSocket of a server that cannot answer it over HTTP before it is accepted."""
+    return scope["type"] == "websocket" and "websocket.http.response" not in scope.get("extensions", {})

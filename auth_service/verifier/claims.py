@@ -40,6 +40,10 @@ class AccessTokenClaims(NamedTuple):
     email: str | None
     claims: Mapping[str, Any]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A view of a dict can be neither copied nor pickled.
+        return _restored, (type(self), tuple(self[:-1]), dict(self.claims))
+
     def __repr__(self) -> str:
         return f"AccessTokenClaims(issuer={self.issuer!r}, subject={self.subject!r}, client_id={self.client_id!r}, ...)"
 
@@ -82,6 +86,10 @@ class AccessTokenClaims(NamedTuple):
         if claims.expires_at + leeway <= now:
             raise ExpiredToken("exp has passed")
         return claims
+
+
+def _restored(kind: type[AccessTokenClaims], values: tuple[Any, ...], claims: dict[str, Any]) -> AccessTokenClaims:
+    return kind._make((*values, MappingProxyType(claims)))
 
 
 def text_claim(payload: dict[str, Any], name: str) -> str:

@@ -3,7 +3,7 @@
 Never the query string and never a form: those end up in logs and histories.
 """
 
-from collections.abc import Sequence
+import re
 from typing import Any
 
 from auth_service.verifier.errors import InvalidRequest
@@ -11,6 +11,10 @@ from auth_service.verifier.errors import InvalidRequest
 SUBPROTOCOL = "bearer"
 """A browser cannot set headers on a WebSocket: it offers the subprotocols `bearer, <access token>`."""
 
+_OFFERED = "auth_service.verifier.offered_access_token"
+"""Where a scope keeps the token that `take_offered_access_token` has taken from its subprotocols."""
+
+_SEPARATOR = re.compile(rb"[ \t]")
 _SPACE, _TAB = b" \t"  # as numbers: bytes are searched for those more quickly than for other bytes
 
 
@@ -34,7 +38,7 @@ def presented_access_token(scope: Any) -> bytes | None:
     else:
         token = _bearer_token(header)
     if scope["type"] == "websocket":
-        offered = offered_access_token(scope.get("subprotocols") or ())
+        offered = offered_access_token(scope)
         if offered is not None and token is not None:
             raise InvalidRequest("a token in the header, and one among the subprotocols")
         if offered is not None:
@@ -42,16 +46,35 @@ def presented_access_token(scope: Any) -> bytes | None:
     return token
 
 
-def offered_access_token(subprotocols: Sequence[str]) -> str | None:
-    """The token of a WebSocket that offers `bearer, <access token>` before any other subprotocol."""
-    return subprotocols[1] if len(subprotocols) >= 2 and subprotocols[0] == SUBPROTOCOL else None
+def offered_access_token(scope: Any) -> str | None:
+    """The token of a WebSocket that offers `bearer, <access token>` before any other subprotocol, taken or not.
+
+    Raises InvalidRequest where `bearer` is all that is offered.
+    """
+    taken: str | None = scope.get(_OFFERED)
+    offered = scope.get("subprotocols") or ()
+    if taken is not None or not offered or offered[0] != SUBPROTOCOL:
+        return taken
+    if len(offered) < 2:
+        raise InvalidRequest("the subprotocol bearer, and no token behind it")
+    found: str = offered[1]
+    return found
+
+
+def take_offered_access_token(scope: Any) -> bool:
+    """Leave the application its own subprotocols, and keep the token for whoever verifies it again. Whether there is
+    one."""
+    token = offered_access_token(scope)
+    if token is not None and _OFFERED not in scope:
+        scope[_OFFERED], scope["subprotocols"] = token, list(scope["subprotocols"])[2:]
+    return token is not None
 
 
 def _bearer_token(header: bytes) -> bytes | None:
-    scheme, _, rest = header.partition(b" ")
+    scheme = _SEPARATOR.split(header, maxsplit=1)[0]
     if scheme.lower() != b"bearer":
         return None
-    token = rest.strip(b" ")
+    token = header[len(scheme) :].strip(b" ")
     if not token or _SPACE in token or _TAB in token:
         raise InvalidRequest("the Authorization header holds no one token")
     return token

@@ -58,8 +58,11 @@ class InvalidClaim(InvalidToken):
     """
 
     def __init__(self, claim: str, reason: str) -> None:
-        super().__init__(f"{claim}: {reason}")
+        super().__init__(claim, reason)  # as they were given: an exception is copied by its arguments
         self.claim = claim
+
+    def __str__(self) -> str:
+        return ": ".join(self.args)
 
 
 class ExpiredToken(InvalidToken):
@@ -74,8 +77,11 @@ class InsufficientScope(VerifierError):
     """The token is good and lacks a scope. `scopes` are those that are needed, in the order they were asked for."""
 
     def __init__(self, scopes: Collection[str]) -> None:
-        super().__init__("the token lacks a scope")
         self.scopes = tuple(scopes)
+        super().__init__(self.scopes)
+
+    def __str__(self) -> str:
+        return "the token lacks a scope"
 
 
 class Unavailable(VerifierError):

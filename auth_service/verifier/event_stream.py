@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from typing import NamedTuple
 
 _MAX_EVENT = 1_048_576  # bytes
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class Event(NamedTuple):
@@ -19,7 +20,7 @@ class UnreadableStream(Exception):
 
 async def events(chunks: AsyncIterator[bytes]) -> AsyncIterator[Event]:
     """The events in `chunks`, each as soon as it is whole. Raises UnreadableStream for one over 1 MiB, or not UTF-8."""
-    rest, size, after_cr = b"", 0, False
+    rest, size, after_cr, begins = b"", 0, False, True
     name, data = "", list[str]()
     async for chunk in chunks:
         if not chunk:
@@ -30,6 +31,8 @@ async def events(chunks: AsyncIterator[bytes]) -> AsyncIterator[Event]:
         *lines, rest = (rest + fresh).replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
         for line in lines:
             size += len(line)
+            if begins:
+                line, begins = line.removeprefix(_BYTE_ORDER_MARK), False
             if not line:
                 if data:
                     yield Event(name or "message", "\n".join(data))

@@ -10,7 +10,7 @@ from fastapi.security import SecurityScopes
 from fastapi.security.base import SecurityBase
 from starlette.requests import HTTPConnection
 
-from auth_service.verifier.challenge import Challenge, challenge
+from auth_service.verifier.challenge import Challenge, can_only_close, challenge
 from auth_service.verifier.credentials import presented_access_token
 from auth_service.verifier.errors import MissingCredentials, VerifierError
 from auth_service.verifier.identity import BearerCredentials, JWTUser, bearer_credentials
@@ -52,6 +52,6 @@ class Bearer(SecurityBase):
 
 
 def _exception(refused: Challenge, connection: HTTPConnection) -> Exception:
-    if connection.scope["type"] == "websocket":
+    if can_only_close(connection.scope):
         return WebSocketException(refused.close_code, refused.description)
     return HTTPException(refused.status, refused.description, refused.headers)

@@ -24,10 +24,20 @@ _SILENCE = 1.5
 """Heartbeats without an event after which a connection is taken for dead: a revocation must arrive within two seconds
 even where nobody says that the connection is gone."""
 
-_FIRST_EVENT = 3.0  # seconds until the first event, connecting included
+_GREETING_BOUNDS = (0.4, 3.0)
+"""Seconds until the first event, connecting included: twice what it took last time, and longer after failures. So a
+replica that takes connections and says nothing costs little, and an issuer that is only slow is waited for."""
+
+_OLD = 5.0
+"""Seconds of age, as a beat tells it, past which this replica may be cut off from what others know."""
+
+_STAY_BOUNDS = (1.0, 30.0)
+"""Seconds until such a replica is left, longer each time: all of them may be cut off, and are not to be stormed."""
+
 _HEARTBEAT_BOUNDS = (0.1, 10.0)  # seconds
 _RETRY_BOUNDS = (0.05, 1.0)  # seconds
 _ENDLESS = 1e15  # seconds
+_OF_THE_SET = frozenset({"hello", "revoke", "live"})
 _ID = re.compile(r"[A-Za-z0-9_-]{22}", re.ASCII)
 
 _log = logging.getLogger(__name__)
@@ -50,13 +60,20 @@ class RevocationFeed:
         self._live = False
         self.known_at = -math.inf
         """When, by the monotonic clock, the issuer's journal was last known whole here: read by every request."""
+        self._told_age = 0.0
+        self._told_at = self._told_before = -math.inf
+        """The same, as beats alone tell it: of this connection, and of those before it."""
         self._heartbeat = 1.0
+        self._greeted_in = _GREETING_BOUNDS[1]
+        self._old_replicas = 0
+        self._leave_at = math.inf
 
     @property
     def age(self) -> float | None:
         """Seconds since the issuer's journal was last known whole here; None until a set has been complete once.
 
-        It is the age that the last beat told, and the time since that beat.
+        It is the age that the last beat told, and the time since that beat. A replica that knows less than another
+        told before takes nothing away: the set held here only grows.
         """
         return None if self.known_at == -math.inf else self._clock.monotonic() - self.known_at
 
@@ -66,14 +83,14 @@ class RevocationFeed:
         while True:
             began = time.monotonic()
             try:
-                await self._follow_one(issuer, on_live)
+                await self._follow_one(issuer, on_live, patience=self._greeting_patience(failures))
             except Exception as exc:
                 if not isinstance(exc, IssuerUnreachable | UnreadableStream | UnreadableFeed):
                     _log.exception("a fault in following the revocation feed")  # which must go on all the same
                 _log.warning("the revocation feed was lost: %s; opening it again", exc)
             metrics().reconnects.inc()
             # One that ends at once, whatever it said, is one that failed: it must not be opened in a busy loop.
-            failures = 0 if time.monotonic() - began > _RETRY_BOUNDS[1] else failures + 1
+            failures = 0 if self._live and time.monotonic() - began > _RETRY_BOUNDS[1] else failures + 1
             delay = min(_RETRY_BOUNDS[1], _RETRY_BOUNDS[0] * 2 ** min(failures, 8))
             await asyncio.sleep(delay * random.uniform(0.2, 1))  # noqa: S311
 
@@ -91,19 +108,42 @@ class RevocationFeed:
             if self.known_at == -math.inf:
                 self.known_at = self._clock.monotonic()  # until the beat that follows at once says it better
         elif event == "beat" and self._live:
-            self.known_at = self._clock.monotonic() - _number(_members(_json(data)).get("age"))
+            self._told_age = _number(_members(_json(data)).get("age"))
+            self._told_at = self._clock.monotonic() - self._told_age
+            self.known_at = max(self._told_at, self._told_before)
 
-    async def _follow_one(self, issuer: IssuerClient, on_live: Callable[[], None]) -> None:
+    def _leave_if_old(self) -> None:
+        """Raises IssuerUnreachable once this replica has told of such ages for a while: another may know better."""
+        now = time.monotonic()
+        if self._told_age <= _OLD:
+            self._old_replicas, self._leave_at = 0, math.inf
+        elif self._leave_at == math.inf:
+            shortest, longest = _STAY_BOUNDS
+            stay = min(longest, shortest * float(2 ** min(self._old_replicas, 8)))
+            self._leave_at = now + stay * random.uniform(0.5, 1)  # noqa: S311
+        elif now >= self._leave_at:
+            self._old_replicas += 1
+            raise IssuerUnreachable("what it knows of revocations is old")
+
+    def _greeting_patience(self, failures: int) -> float:
+        shortest, longest = _GREETING_BOUNDS
+        # At first as short again: behind a balancer one silent replica may be met several times.
+        return min(longest, max(shortest, 2 * self._greeted_in) * float(2 ** min(max(failures - 2, 0), 8)))
+
+    async def _follow_one(self, issuer: IssuerClient, on_live: Callable[[], None], *, patience: float) -> None:
         """One connection, until the issuer says `bye`."""
         self._live = False
+        self._told_age, self._told_before = 0.0, max(self._told_before, self._told_at)
+        self._leave_at = math.inf
         address = (await issuer.metadata()).revocation_feed
         if address is None:
             issuer.forget_metadata()
             raise IssuerUnreachable("its metadata names no revocation_feed_endpoint")
         access_token = None if self._token is None else await self._token.access_token(issuer)
+        opened_at = time.monotonic()
         try:
             async with (
-                asyncio.timeout(_FIRST_EVENT) as patience,
+                asyncio.timeout(patience) as deadline,
                 issuer.event_stream(address, access_token=access_token) as chunks,
             ):
                 greeted = False
@@ -112,11 +152,15 @@ class RevocationFeed:
                         return
                     if not greeted and event != "hello":
                         raise UnreadableFeed("it does not begin with hello")
-                    greeted = True
                     self.receive(event, data)
+                    if not greeted:
+                        greeted, self._greeted_in = True, time.monotonic() - opened_at
                     if event == "live":
                         on_live()
-                    patience.reschedule(asyncio.get_running_loop().time() + _SILENCE * self._heartbeat)
+                    if self._live or event in _OF_THE_SET:  # beats alone never make a set whole
+                        deadline.reschedule(asyncio.get_running_loop().time() + _SILENCE * self._heartbeat)
+                    if event == "beat":
+                        self._leave_if_old()
         except TimeoutError:
             raise IssuerUnreachable("no event for too long") from None
         except IssuerUnreachable as exc:
@@ -161,9 +205,10 @@ def _entries(value: object) -> list[Entry]:
     entries: list[Entry] = []
     for entry in value:
         match entry:
+            case [str(kind), *_] if kind not in KINDS:
+                pass  # for newer verifiers, whatever it looks like
             case [str(kind), str(identifier), expires_at, *_] if _ID.fullmatch(identifier):
-                if kind in KINDS:
-                    entries.append((cast(Any, kind), identifier, _number(expires_at)))
+                entries.append((cast(Any, kind), identifier, _number(expires_at)))
             case _:
                 raise UnreadableFeed("a revocation is not readable")
     return entries

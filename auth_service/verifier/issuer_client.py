@@ -20,6 +20,8 @@ _MAX_DOCUMENT = 65_536  # bytes
 _PATIENCE = 3.0  # seconds for one document, connecting included
 _CONNECT_PATIENCE = 1.0
 _ENDLESS = 10**9  # seconds
+_JSON = ("application/json", "application/jwk-set+json")
+"""The second is a JWKS' own (RFC 7517 §8.5.2)."""
 _HEADER_SAFE = re.compile(r"[A-Za-z0-9._~+/=-]{1,8192}", re.ASCII)  # RFC 6750 §2.1
 
 
@@ -84,7 +86,7 @@ class IssuerClient:
 
     async def document(self, url: str, *, etag: str | None = None) -> Document:
         """One JSON document of at most 64 KiB, within three seconds. Raises IssuerUnreachable."""
-        headers = {"Accept": "application/json"} | ({"If-None-Match": etag} if etag else {})
+        headers = {"Accept": ", ".join(_JSON)} | ({"If-None-Match": etag} if etag else {})
         with _failures():
             async with asyncio.timeout(_PATIENCE), self._http.stream("GET", url, headers=headers) as response:
                 if etag and response.status_code == 304:
@@ -173,7 +175,7 @@ def _is_loopback(host: str) -> bool:
 
 async def _content(response: httpx2.Response) -> bytes:
     """The body of a JSON answer, within the limit."""
-    _require(response, "application/json")
+    _require(response, *_JSON)
     content = bytearray()
     async for chunk in response.aiter_bytes():
         content += chunk
@@ -196,11 +198,11 @@ def _service_token(content: bytes) -> tuple[str, float]:
     raise IssuerUnreachable("its token answer cannot be read")
 
 
-def _require(response: httpx2.Response, media_type: str) -> None:
+def _require(response: httpx2.Response, *media_types: str) -> None:
     if response.status_code != 200:
         raise IssuerUnreachable(f"it answered {response.status_code}")
-    if response.headers.get("content-type", "").partition(";")[0].strip().lower() != media_type:
-        raise IssuerUnreachable(f"its answer is not {media_type}")
+    if response.headers.get("content-type", "").partition(";")[0].strip().lower() not in media_types:
+        raise IssuerUnreachable(f"its answer is not {media_types[0]}")
     if response.headers.get("content-encoding", "identity").lower() != "identity":
         raise IssuerUnreachable("its answer is packed, which was not asked for")
 

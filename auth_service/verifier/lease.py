@@ -12,7 +12,7 @@ from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
 from auth_service.verifier.challenge import POLICY_VIOLATION
-from auth_service.verifier.credentials import SUBPROTOCOL, offered_access_token
+from auth_service.verifier.credentials import SUBPROTOCOL, take_offered_access_token
 from auth_service.verifier.token_cache import VerifiedToken
 from auth_service.verifier.verifier import Verifier
 
@@ -34,6 +34,9 @@ class _Lease:
 
     def explains(self, exc: Exception) -> bool:
         """Whether `exc` is only what the application made of a client that has gone."""
+        if isinstance(exc, ExceptionGroup):  # of a task group: everything in it
+            _, others = exc.split(_CLIENT_GONE)
+            return self._ending is not None and others is None
         return self._ending is not None and isinstance(exc, _CLIENT_GONE)
 
     async def aclose(self) -> None:
@@ -76,11 +79,7 @@ class WebSocketLease(_Lease):
     def __init__(self, verifier: Verifier, verified: VerifiedToken, scope: Scope, receive: Receive, send: Send) -> None:
         super().__init__(verifier, verified, send)
         self._receive = receive
-        offered = scope.get("subprotocols") or []
-        self._by_subprotocol = offered_access_token(offered) is not None
-        if self._by_subprotocol:
-            # What is left are the application's own; the token is none of its business.
-            scope["subprotocols"] = list(offered)[2:]
+        self._by_subprotocol = take_offered_access_token(scope)
 
     async def receive(self) -> Message:
         if self._ending is None:

@@ -24,6 +24,8 @@ def requires(*scopes: str | Collection[str], max_staleness: float | None = None)
 
     Decorates functions and methods that take a `Request` or `WebSocket`, plain or async, of Starlette and FastAPI.
     """
+    if any(callable(given) for given in scopes):
+        raise TypeError("requires() is called with scopes, or with none: write @requires(), not @requires")
     needed = tuple(dict.fromkeys(name for given in scopes for name in ([given] if isinstance(given, str) else given)))
     as_set = frozenset(needed)
     checked_staleness(max_staleness)

@@ -4,6 +4,7 @@ Where they come from is `feed.py`'s concern.
 """
 
 import hashlib
+import threading
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Collection, Iterable
 from functools import lru_cache
@@ -54,6 +55,7 @@ class RevocationSet:
         """True if none of some names (see `watched_names`) is revoked. Every request asks: no frame of ours between."""
         self._watchers: dict[Name, set[Callable[[], None]]] = {}
         self._forget_at = 0.0
+        self._changing = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._expiries)
@@ -61,19 +63,20 @@ class RevocationSet:
     def add(self, entries: Iterable[Entry], *, now: float) -> None:
         """Add `entries`, tell those who watch them, and forget what has expired as of `now`."""
         woken: list[Callable[[], None]] = []
-        for kind, identifier, expires_at in entries:
-            name = entry_name(kind, identifier)
-            # A revoked key stays revoked for the life of the process: no clock may bring it back.
-            expiry = float("inf") if kind == "k" else expires_at
-            if expiry > self._expiries.get(name, 0.0):
-                self._expiries[name] = expiry
-                woken += self._watchers.get(name, ())
+        with self._changing:  # what one adds must not be what another forgets
+            for kind, identifier, expires_at in entries:
+                name = entry_name(kind, identifier)
+                # A revoked key stays revoked for the life of the process: no clock may bring it back.
+                expiry = float("inf") if kind == "k" else expires_at
+                if expiry > self._expiries.get(name, 0.0):
+                    self._expiries[name] = expiry
+                    woken += self._watchers.get(name, ())
+            if now >= self._forget_at:
+                self._forget_at = now + _SWEEP_INTERVAL
+                for name in [name for name, expiry in self._expiries.items() if expiry + _MARGIN < now]:
+                    del self._expiries[name]
         for tell in woken:
             tell()
-        if now >= self._forget_at:
-            self._forget_at = now + _SWEEP_INTERVAL
-            for name in [name for name, expiry in list(self._expiries.items()) if expiry + _MARGIN < now]:
-                del self._expiries[name]
 
     def watch(self, names: Collection[Name], tell: Callable[[], None]) -> Callable[[], None]:
         """Call `tell`, maybe from another thread, when one of `names` is revoked. Answers how to stop watching."""

@@ -21,7 +21,7 @@ from auth_service.verifier.verifier import Verifier
 
 
 class RefusedToken(AuthenticationError):
-    """Wraps the VerifierError that Starlette's middleware would not recognise: `__cause__`."""
+    """Wraps the VerifierError that Starlette's middleware would not recognise: `__cause__`, which alone says why."""
 
 
 class JWTAuthenticationBackend(AuthenticationBackend):
@@ -41,7 +41,7 @@ class JWTAuthenticationBackend(AuthenticationBackend):
                 return AnonymousCredentials(self._verifier), UnauthenticatedUser()
             verified = await self._verifier.authenticate(access_token)
         except VerifierError as exc:
-            raise RefusedToken(str(exc)) from exc
+            raise RefusedToken(challenge(exc, realm=self._verifier.realm).description) from exc
         return bearer_credentials(self._verifier, verified), JWTUser(verified.claims)
 
     def on_error(self, _conn: HTTPConnection, exc: AuthenticationError) -> Response:

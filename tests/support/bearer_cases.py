@@ -66,6 +66,7 @@ CASES = [
     Case("a token in a cookie", lambda i: [("Cookie", f"access_token={_token(i)}")], 401, f"Bearer {REALM}"),
     Case("another header", lambda i: [("X-Authorization", f"Bearer {_token(i)}")], 401, f"Bearer {REALM}"),
     Case("a scheme alone", lambda _: [("Authorization", "Bearer")], 400, INVALID_REQUEST),
+    Case("a tab behind the scheme", lambda i: [("Authorization", f"Bearer\t{_token(i)}")], 400, INVALID_REQUEST),
     Case("two tokens in a header", lambda i: [("Authorization", f"Bearer {_token(i)} x")], 400, INVALID_REQUEST),
     Case("two headers", lambda i: [*bearer(i), *bearer(i)], 400, INVALID_REQUEST),
     Case("two headers of two schemes", lambda i: [("Authorization", "Basic eA=="), *bearer(i)], 400, INVALID_REQUEST),

@@ -44,6 +44,7 @@ async def test_every_answer_with_tokens_is_kept_by_nobody_and_says_what_they_are
     ):
         assert answer.status_code in (200, 201), answer.text
         assert answer.headers["cache-control"] == "no-store"
+        assert answer.headers["pragma"] == "no-cache", "RFC 6749 §5.1"
         assert (answer.json()["token_type"], answer.json()["expires_in"]) == ("Bearer", 600)
 
 
@@ -107,6 +108,51 @@ async def test_the_list_names_ones_live_sessions_and_nobody_elses(service: Servi
     # To the hour: finer would tell a thief when the owner is away.
     assert listed[0]["last_used_at"].endswith(":00:00Z")
     assert listed[0]["user_agent"].startswith("python-httpx2/")
+
+
+async def test_the_list_leaves_none_out_however_many_there_are(service: Service) -> None:
+    user = await service.register()
+    await service.sql(
+        "INSERT INTO sessions (id, user_id, client_id, transport, scope, created_at, expires_at, last_used_at)"
+        " SELECT gen_random_uuid(), user_id, client_id, transport, scope, created_at + interval '1 second' * number,"
+        " expires_at, last_used_at FROM generate_series(1, 300) AS number, (SELECT * FROM sessions) AS session"
+    )
+    listed = (await service.http.get("/user/sessions", headers=user.bearer)).json()
+    assert len(listed) == 301
+    [current] = [item for item in listed if item["current"]]
+    assert current["id"] == claims_of(user.access_token)["sid"]
+
+
+async def test_a_session_is_listed_for_as_long_as_a_token_of_it_is_good(service: Service) -> None:
+    user = await service.register()
+    other = await service.login(user)
+    sid = claims_of(other.access_token)["sid"]
+    window, idle = service.settings.refresh_replay_window, service.settings.refresh_token_ttl
+
+    async def listed() -> list[str]:
+        reader = await service.login(user)
+        answer = await service.http.get("/user/sessions", headers=reader.bearer)
+        return [item["id"] for item in answer.json()]
+
+    refresh_token = await service.refreshed(other.refresh_token)
+    await service.flush_checkpoints()
+    service.advance(seconds=window.total_seconds() - 1)
+    # The same generation once more: this refresh token lives longer than the one that was made at its beginning.
+    assert (held := await service.refreshed(refresh_token)) != refresh_token
+    service.advance(seconds=idle.total_seconds() - 10)
+    assert sid in await listed()
+    assert (await service.http.post("/user/refresh-token", json={"refresh_token": refresh_token})).status_code == 401
+    service.advance(seconds=20)
+    assert problem(await service.refresh(held)) == (401, "refresh_token_expired")
+    assert sid not in await listed()
+
+
+async def test_ones_own_session_is_listed_even_where_its_access_token_outlives_the_refresh_token(start: Start) -> None:
+    service = await start(refresh_token_ttl="60", access_token_ttl="600")
+    user = await service.register()
+    service.advance(seconds=500)
+    [own] = (await service.http.get("/user/sessions", headers=user.bearer)).json()
+    assert own["current"]
 
 
 async def test_one_session_is_ended_by_its_id(service: Service) -> None:

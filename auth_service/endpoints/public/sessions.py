@@ -14,7 +14,7 @@ from auth_service.endpoints.actor import source_of, user_actor
 from auth_service.endpoints.authorization import presented_access_token
 from auth_service.endpoints.bearer import BearerAuthentication
 from auth_service.endpoints.body import parse_body
-from auth_service.endpoints.json_response import json_list, json_response
+from auth_service.endpoints.json_response import json_list, token_response
 from auth_service.endpoints.operation import Answer, Operation
 from auth_service.endpoints.presented import PresentedSessions
 from auth_service.errors import InvalidBearer, NotFound, RefreshRefused
@@ -122,7 +122,7 @@ class SessionEndpoints:
         if not refresh_token:
             raise RefreshRefused("invalid_token", "none was presented")
         tokens = await self._refresh.refresh(refresh_token, source=source_of(request), cookie_refusal=cookie_refusal)
-        response = json_response(schemas.TokenResponse.of(tokens))
+        response = token_response(schemas.TokenResponse.of(tokens))
         refresh_cookie.attach(response, tokens)
         return response
 

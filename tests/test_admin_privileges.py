@@ -155,6 +155,11 @@ _CALLERS: dict[str, tuple[Caller, tuple[int, str] | None]] = {
     "a service that holds the scope no more": (_service_with(held="reports:read"), _LACKING),
     "a service token for others": (_service_with(aud="orders"), _BAD),
     "a service token for others too": (_service_with(aud=["https://auth.test", "orders"]), _BAD),
+    "a service token for others too, without the scope": (
+        _service_with(aud=["https://auth.test", "orders"], scope="reports:read"),
+        _LACKING,
+    ),
+    "a service token for others, without the scope": (_service_with(aud="orders", scope="reports:read"), _BAD),
     "a service token of another issuer": (_service_with(iss="https://other.test"), _BAD),
     "a service token in another's name": (_service_with(sub=str(uuid4())), _BAD),
     "a service token without a client": (_service_with(client_id=None), _BAD),
@@ -234,7 +239,7 @@ async def test_an_administrators_token_names_the_issuer_alone_and_is_refused_dow
     assert claims_of(admin.user.access_token)["aud"] == service.settings.issuer
     assert claims_of((await service.login(admin.user)).access_token)["aud"] == ["orders", service.settings.issuer]
     ordinary = Admin(await service.login(admin.user), service)
-    assert problem(await ordinary.call("GET", "/users")) == _BAD, "it is for others too"
+    assert problem(await ordinary.call("GET", "/users")) == _LACKING, "a good token, and for this service too"
     transport = httpx2.ASGITransport(app=service.app.public)
     async with Verifier(
         service.settings.issuer, audience="orders", transport=transport, max_staleness=None

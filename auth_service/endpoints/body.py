@@ -43,15 +43,26 @@ async def parse_body(request: Request, model: type[_Body], *, optional: bool = F
 
     Raises InvalidRequest, PayloadTooLarge, UnsupportedMediaType.
     """
-    content_type = request.headers.get("content-type")
-    if content_type is not None and not has_media_type(content_type, "application/json"):
-        raise UnsupportedMediaType()
-    data = await read_body(request)
+    _require_json(request)
+    return judged_body(request, await read_body(request), model, optional=optional)
+
+
+def judged_body(request: Request, data: bytes, model: type[_Body], *, optional: bool = False) -> _Body:
+    """`data`, which `read_body` has read, as `parse_body` takes it. Raises InvalidRequest, UnsupportedMediaType."""
+    content_type = _require_json(request)
     if not data and optional:
         return model()
     if content_type is None:
         raise UnsupportedMediaType()
     return validated(model, _parse(data, model))
+
+
+def _require_json(request: Request) -> str | None:
+    """The Content-Type, if there is one. Raises UnsupportedMediaType for another than JSON."""
+    content_type = request.headers.get("content-type")
+    if content_type is not None and not has_media_type(content_type, "application/json"):
+        raise UnsupportedMediaType()
+    return content_type
 
 
 def has_media_type(content_type: str, wanted: str) -> bool:

@@ -222,7 +222,9 @@ async def test_each_call_is_open_to_administrators_alone(service: Service) -> No
 async def test_two_authorization_headers_are_a_bad_request(service: Service) -> None:
     admin = await administrator(service)
     twice = [("Authorization", _bearer(admin.user.access_token))] * 2
-    assert problem(await service.internal.get("/admin/users", headers=twice)) == (400, "invalid_request")
+    answer = await service.internal.get("/admin/users", headers=twice)
+    assert problem(answer) == (400, "invalid_request")
+    assert answer.headers["www-authenticate"].startswith('Bearer realm="auth-service", error="invalid_request"')
 
 
 async def test_the_public_port_knows_nothing_of_the_admin_api(service: Service) -> None:

@@ -20,7 +20,7 @@ class PrivilegedAccess:
         self._live_tokens = live_tokens
 
     async def require(self, request: Request) -> LiveAccessToken:
-        """Raises InvalidBearer, InsufficientScope, InvalidRequest, Unavailable."""
+        """Raises InvalidBearer, InsufficientScope, UnreadableBearer, Unavailable."""
         access_token = presented_access_token(request)
         if access_token is None:
             raise InvalidBearer("no credentials", presented=False)

@@ -11,7 +11,7 @@ from auth_service.accounts.users import Users
 from auth_service.edge.origins import Origins
 from auth_service.endpoints import refresh_cookie, schemas
 from auth_service.endpoints.actor import source_of, user_actor
-from auth_service.endpoints.authorization import presented_access_token
+from auth_service.endpoints.authorization import presented_credentials
 from auth_service.endpoints.bearer import BearerAuthentication
 from auth_service.endpoints.body import parse_body
 from auth_service.endpoints.json_response import json_list, token_response
@@ -133,7 +133,9 @@ class SessionEndpoints:
             refusal = self._origins.cookie_refusal(request.headers)
             if refusal is not None:
                 raise refusal
-        access_token = presented_access_token(request)
+        # Not as strict as elsewhere: what comes as a bearer's is a credential, and one that is no good ends nothing.
+        scheme, credentials = presented_credentials(request) or ("", "")
+        access_token = credentials if scheme == "bearer" else None
         if access_token is None and body.refresh_token is None and cookie is None:
             raise InvalidBearer("no credentials", presented=False)
         named = self._presented.named_by(access_token=access_token, refresh_tokens=(body.refresh_token, cookie))

@@ -33,6 +33,8 @@ class _Route:
     fields: frozenset[str]
     required: frozenset[str] = frozenset()
     body_required: bool = True
+    any_text: bool = False
+    """Whether any text will do: a credential to log out with, though it be no good."""
 
     async def send(
         self, service: Service, user: SignedIn, content: bytes | AsyncIterator[bytes], headers: dict[str, str] = _JSON
@@ -75,6 +77,7 @@ _ROUTES = {
         lambda user: {"refresh_token": user.refresh_token},
         frozenset({"refresh_token"}),
         body_required=False,
+        any_text=True,
     ),
     "me": _Route(
         "PATCH",
@@ -193,6 +196,8 @@ async def test_a_value_of_the_wrong_type_is_refused_by_the_name_of_its_field(
     refusals = _Refusals(service, user, route)
     for field in sorted(route.fields):
         for about, value in _DATA["wrong_values"].items():
+            if route.any_text and isinstance(value, str):
+                continue
             await refusals.expect(
                 route.with_member(user, field, value), 400, "invalid_request", field=field, about=f"{field}: {about}"
             )
@@ -292,7 +297,10 @@ async def test_a_body_over_the_limit_is_refused(service: Service, user: SignedIn
     fill = _LIMIT - len(route.with_member(user, field, ""))
     largest = route.with_member(user, field, (_MARKER * _LIMIT)[:fill])
     assert len(largest) == _LIMIT
-    await refusals.expect(largest, 400, "invalid_request", field=field, about="as large as the limit")
+    if route.any_text:
+        assert (await service.http.post(route.path, content=largest, headers=_JSON)).status_code == 204
+    else:
+        await refusals.expect(largest, 400, "invalid_request", field=field, about="as large as the limit")
     for about, content in {
         "one byte over the limit": route.with_member(user, field, (_MARKER * _LIMIT)[: fill + 1]),
         "a value of 1 MB": route.with_member(user, field, (_MARKER * 80_000)[:1_000_000]),

@@ -131,7 +131,8 @@ class Refresh(Members):
 class Logout(Members):
     """The refresh token, unless the cookie or the bearer access token names the session."""
 
-    refresh_token: RefreshTokenText | None = None
+    # Any text: what cannot be a token is a credential that is no good, and a logout with one ends nothing and succeeds.
+    refresh_token: Annotated[str, Field(examples=[_REFRESH_TOKEN])] | None = None
 
 
 class AccountChange(Members):

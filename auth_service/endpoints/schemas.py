@@ -31,7 +31,7 @@ _REFRESH_TOKEN = "eyJhbGciOiJSUzI1NiIsInR5cCI6InJ0K2p3dCIsImtpZCI6…"  # noqa: 
 
 
 def _short_enough(password: str) -> str:
-    # Before anything is hashed: the length above counts characters, and each can take four bytes.
+    # Before anything is hashed, and before its characters are counted: each can take four bytes.
     if len(password.encode()) > MAX_BYTES:
         raise ValueError(f"must have at most {MAX_BYTES} bytes")
     return password
@@ -41,6 +41,7 @@ Username = Annotated[Text, Field(min_length=1, max_length=names.USERNAME_MAX_LEN
 Email = Annotated[Text, Field(min_length=3, max_length=names.EMAIL_MAX_LENGTH, examples=["ada@example.com"])]
 Password = Annotated[
     Text,
+    AfterValidator(_short_enough),
     Field(
         min_length=1,
         max_length=MAX_BYTES,
@@ -48,7 +49,6 @@ Password = Annotated[
         examples=[_PASSWORD],
         json_schema_extra={"format": "password"},
     ),
-    AfterValidator(_short_enough),
 ]
 # Its pattern leaves no room for what `Text` refuses.
 Scope = Annotated[

@@ -2,21 +2,48 @@
 
 import math
 from collections.abc import AsyncIterator, Iterable
+from typing import Annotated
 
+from pydantic import BaseModel, Field, WithJsonSchema
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from auth_service.edge.stream_limit import StreamLimit
-from auth_service.endpoints import event_stream, schemas
+from auth_service.endpoints import event_stream
 from auth_service.endpoints.conditional import etag_matches
 from auth_service.endpoints.event_stream import EventStream
 from auth_service.endpoints.feed_access import FeedAccess
 from auth_service.endpoints.negotiation import wanted_ranges
 from auth_service.endpoints.operation import Answer, Operation
 from auth_service.revocation.feed import RevocationFeed
+from auth_service.verifier.revocations import Kind
 
 PATH = "/revocations"
 _STREAMS_PER_ADDRESS = 2500  # and no more than a quarter of all connections
+
+
+Revocation = Annotated[
+    tuple[Kind, str, int],
+    WithJsonSchema(
+        {
+            "type": "array",
+            "items": {"type": ["string", "integer"]},
+            "minItems": 3,
+            "maxItems": 3,
+            "description": "Kind (s session, j access token, c client, k key), the first 16 bytes of the SHA-256 of "
+            "`sid`, `jti`, `client_id` or `kid` as base64url, and the second since the epoch from which on it may be "
+            "forgotten.",
+            "examples": [["s", "ungWv48Bz-pBQUDeXa4iIw", 1767225600]],
+        }
+    ),
+]
+
+
+class Revocations(BaseModel):
+    """Everything that may no longer be used, although its signature is good."""
+
+    iss: str = Field(examples=["https://auth.example.com"])
+    revocations: list[Revocation]
 
 
 class RevocationEndpoints:
@@ -47,7 +74,7 @@ class RevocationEndpoints:
                     "The live set: once as JSON, or, where `Accept` names `text/event-stream` and does not want JSON "
                     "more, as a stream of the events hello, revoke, live, revoke as it happens, beat every second, and "
                     "bye.",
-                    schemas.Revocations,
+                    Revocations,
                     headers=headers,
                     streamed_as=event_stream.MEDIA_TYPE,
                 ),

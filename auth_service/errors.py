@@ -2,6 +2,7 @@
 
     ServiceError                    status, code, detail: what the caller is told
     ├── InvalidRequest              400, with the fields of ours that are wrong
+    ├── UnreadableBearer            400, RFC 6750 §3
     ├── InvalidCredentials          401, one answer for unknown, wrong and disabled
     ├── InvalidBearer               401, RFC 6750 §3
     ├── InvalidClient               401, RFC 6749 §5.2
@@ -50,6 +51,14 @@ class InvalidRequest(ServiceError):
         self.detail = detail
         self.fields = fields
         super().__init__()
+
+
+class UnreadableBearer(ServiceError):
+    """The request presents not one access token, but several, or a scheme and then none."""
+
+    status = 400
+    code = "invalid_request"
+    detail = "Present one access token, in one way."
 
 
 class InvalidCredentials(ServiceError):

@@ -1,6 +1,6 @@
 """The tables, as Tortoise models. Migrations are made from them; the hot reads are plain SQL beside their nouns.
 
-To change the schema: edit a model, then `tortoise -c auth_service.stores.schema.TORTOISE makemigrations`.
+To change the schema: edit a model, then `tortoise -c auth_service.stores.tortoise_cli.TORTOISE makemigrations`.
 """
 
 from tortoise import fields

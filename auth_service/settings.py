@@ -1,6 +1,6 @@
 """The settings: read once from the environment or a `.env` file, checked whole, then passed on as one frozen value.
 
-Nothing else in the service reads the environment.
+Nothing else in the service reads the environment, but `stores/tortoise_cli.py` for the `tortoise` command.
 """
 
 import difflib

@@ -1,5 +1,9 @@
 """Accounts over HTTP: registering, reading, changing, and what a password change does to other sessions."""
 
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
 import pytest
 
 from auth_service.audit import OPERATOR
@@ -158,6 +162,43 @@ async def test_a_new_email_needs_the_current_password(service: Service) -> None:
     assert problem(wrong) == (401, "invalid_credentials")
     right = await service.http.patch("/user/me", json=body | {"current_password": PASSWORD}, headers=user.bearer)
     assert right.json()["email"] == "new@example.com"
+
+
+_CHANGES = [
+    ("PATCH", "/user/me", {"username": "changed"}),
+    ("POST", "/user/password", {"current_password": PASSWORD, "new_password": "another correct horse"}),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "members"), _CHANGES)
+async def test_a_stranger_is_asked_who_they_are_whatever_the_body_is(
+    service: Service, method: str, path: str, members: dict[str, str]
+) -> None:
+    requests: list[dict[str, Any]] = [{"json": members}, {"json": {}}, {"content": b"{"}, {"data": {"a": "b"}}, {}]
+    for request in requests:
+        for headers in ({}, {"Authorization": "Bearer nonsense"}):
+            answer = await service.http.request(method, path, headers=headers, **request)
+            assert problem(answer) == (401, "invalid_token"), request
+    answer = await service.http.request(method, path, content=b"x" * 16385)
+    assert problem(answer) == (413, "payload_too_large")
+
+
+@pytest.mark.parametrize(("method", "path", "members"), _CHANGES)
+async def test_a_session_that_ends_while_the_body_is_under_way_changes_nothing(
+    service: Service, method: str, path: str, members: dict[str, str]
+) -> None:
+    user = await service.register()
+
+    async def body() -> AsyncIterator[bytes]:
+        content = json.dumps(members).encode()
+        yield content[:5]
+        assert (await service.logout(user.refresh_token)).status_code == 204
+        yield content[5:]
+
+    headers = {**user.bearer, "Content-Type": "application/json"}
+    answer = await service.http.request(method, path, content=body(), headers=headers)
+    assert problem(answer) == (401, "invalid_token")
+    assert (await service.login(user)).username == user.username
 
 
 async def test_a_taken_name_cannot_be_taken_by_a_change(service: Service) -> None:

@@ -106,6 +106,14 @@ async def test_a_wrong_parameter_is_refused_by_name_and_not_repeated(admin: Admi
         assert "kanarie" not in answer.text
 
 
+async def test_the_list_that_takes_no_parameter_refuses_any(admin: Admin) -> None:
+    assert (await admin.call("GET", "/keys")).status_code == 200
+    for query in ("limit=5", "kanarie=1", "kanarie"):
+        answer = await admin.call("GET", f"/keys?{query}")
+        assert problem(answer) == (400, "invalid_request"), query
+        assert "kanarie" not in answer.text
+
+
 _WRONG_FILTERS = [
     ("action=user.exploded", "action"),
     ("action=user.login%00", "action"),

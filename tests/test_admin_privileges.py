@@ -155,6 +155,11 @@ _CALLERS: dict[str, tuple[Caller, tuple[int, str] | None]] = {
     "a service that holds the scope no more": (_service_with(held="reports:read"), _LACKING),
     "a service token for others": (_service_with(aud="orders"), _BAD),
     "a service token for others too": (_service_with(aud=["https://auth.test", "orders"]), _BAD),
+    "a service token for others too, without the scope": (
+        _service_with(aud=["https://auth.test", "orders"], scope="reports:read"),
+        _LACKING,
+    ),
+    "a service token for others, without the scope": (_service_with(aud="orders", scope="reports:read"), _BAD),
     "a service token of another issuer": (_service_with(iss="https://other.test"), _BAD),
     "a service token in another's name": (_service_with(sub=str(uuid4())), _BAD),
     "a service token without a client": (_service_with(client_id=None), _BAD),
@@ -217,7 +222,9 @@ async def test_each_call_is_open_to_administrators_alone(service: Service) -> No
 async def test_two_authorization_headers_are_a_bad_request(service: Service) -> None:
     admin = await administrator(service)
     twice = [("Authorization", _bearer(admin.user.access_token))] * 2
-    assert problem(await service.internal.get("/admin/users", headers=twice)) == (400, "invalid_request")
+    answer = await service.internal.get("/admin/users", headers=twice)
+    assert problem(answer) == (400, "invalid_request")
+    assert answer.headers["www-authenticate"].startswith('Bearer realm="auth-service", error="invalid_request"')
 
 
 async def test_the_public_port_knows_nothing_of_the_admin_api(service: Service) -> None:
@@ -234,7 +241,7 @@ async def test_an_administrators_token_names_the_issuer_alone_and_is_refused_dow
     assert claims_of(admin.user.access_token)["aud"] == service.settings.issuer
     assert claims_of((await service.login(admin.user)).access_token)["aud"] == ["orders", service.settings.issuer]
     ordinary = Admin(await service.login(admin.user), service)
-    assert problem(await ordinary.call("GET", "/users")) == _BAD, "it is for others too"
+    assert problem(await ordinary.call("GET", "/users")) == _LACKING, "a good token, and for this service too"
     transport = httpx2.ASGITransport(app=service.app.public)
     async with Verifier(
         service.settings.issuer, audience="orders", transport=transport, max_staleness=None

@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -39,7 +39,9 @@ async def test_an_added_client_gets_tokens_with_the_secret_that_was_shown(run: R
     facts = _json(await asyncio.to_thread(run, "clients", "add", "billing", *options, "--json"))
     assert facts.keys() == {
         "client_id", "client_secret", "client_name", "grant_types", "scope", "audiences", "created_at",
+        "previous_secret_until",
     }  # fmt: skip
+    assert facts["previous_secret_until"] is None
     assert (facts["client_name"], facts["grant_types"]) == ("billing", ["client_credentials"])
     assert (facts["scope"], facts["audiences"]) == ("auth:admin orders:read", ["stock", "orders"])
     token = await service_token(service, Credentials(facts["client_id"], facts["client_secret"]))
@@ -108,7 +110,12 @@ def test_a_name_that_is_another_clients_id_is_not_taken_for_it(run: Run) -> None
 async def test_after_a_rotation_both_secrets_are_good_until_the_overlap_ends(run: Run, service: Service) -> None:
     old = await new_client(service, scope="orders:read")
     done = await asyncio.to_thread(run, "clients", "rotate-secret", old.client_id, "--overlap", "3600", "--json")
-    new = Credentials(old.client_id, _json(done)["client_secret"])
+    facts = _json(done)
+    new = Credentials(old.client_id, facts["client_secret"])
+    [row] = await service.sql("SELECT previous_secret_until FROM clients WHERE id = $1", UUID(old.client_id))
+    [listed] = _json(await asyncio.to_thread(run, "clients", "list", "--json"))
+    for told in (facts, listed):
+        assert datetime.fromisoformat(told["previous_secret_until"]) == row["previous_secret_until"]
     for credentials in (old, new):
         assert (await ask_token(service, credentials)).status_code == 200
     service.advance(seconds=3590)

@@ -30,7 +30,7 @@ async def test_the_refresh_token_is_only_in_a_cookie_that_no_script_and_no_other
         assert token not in answer.text
         # No Domain, and the path that the prefix demands (RFC 6265bis §4.1.3.2).
         assert _attributes(header, value=token) == [
-            "HttpOnly", "Max-Age=604800", "Path=/", "SameSite=strict", "Secure",
+            "HttpOnly", "Max-Age=604800", "Path=/", "SameSite=Strict", "Secure",
         ]  # fmt: skip
 
 
@@ -108,7 +108,7 @@ async def test_logout_clears_the_cookie(service: Service) -> None:
         assert _NAME not in browser.cookies
         [header] = answer.headers.get_list("set-cookie")
         # A browser replaces a cookie only by one that agrees with it in all else.
-        assert _attributes(header, value='""') == ["HttpOnly", "Max-Age=0", "Path=/", "SameSite=strict", "Secure"]
+        assert _attributes(header, value='""') == ["HttpOnly", "Max-Age=0", "Path=/", "SameSite=Strict", "Secure"]
         refused = await service.http.post("/user/refresh-token", headers=_APP | {"Cookie": f"{_NAME}={token}"})
         assert problem(refused) == (401, "refresh_token_revoked")
 

@@ -80,6 +80,16 @@ def test_a_second_run_changes_nothing(empty: Settings) -> None:
     assert [_sql(empty, statement) for statement in (_SHAPE, _INDEXES, "SELECT * FROM tortoise_migrations")] == before
 
 
+@pytest.mark.parametrize("url", ["postgresql://u:p@h:notaport/x", "postgresql://u:p@h/x?sslrootcert=/nope"])
+@pytest.mark.parametrize("name", ["migrate", "check", "serve"])
+def test_a_bad_database_url_is_named_and_ends_no_command_in_a_traceback(empty: Settings, url: str, name: str) -> None:
+    # In a process of its own: in this one everything has been imported.
+    done = spawned(name, env=environment(empty, AUTH_DATABASE_URL=url))
+    assert done.code == 2, done.err
+    assert "AUTH_DATABASE_URL" in done.out + done.err
+    assert "Traceback" not in done.err
+
+
 async def test_models_and_migrations_agree() -> None:
     config: Any = tortoise_config("postgresql://")
     async with TortoiseContext() as context:

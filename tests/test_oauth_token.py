@@ -296,6 +296,30 @@ async def test_a_page_of_an_allowed_origin_may_use_token_and_revoke(service: Ser
         assert "access-control-allow-origin" not in foreign.headers
 
 
+async def test_an_empty_secret_is_as_good_as_none_in_either_place(service: Service, client: Credentials) -> None:
+    user = await service.register()
+    grant = {"grant_type": "refresh_token", "refresh_token": user.refresh_token}
+    for request in (
+        {"data": grant, "auth": ("web", "")},
+        {"data": {**grant, **PUBLIC, "client_secret": ""}},
+        {"data": {**grant, **PUBLIC}},
+    ):
+        assert (await service.http.post("/oauth/token", **request)).status_code == 200
+    for name, secret in (("web", "x"), (client.client_id, ""), ("", "")):
+        answer = await service.http.post("/oauth/token", data=grant, auth=(name, secret))
+        assert oauth_error(answer) == (401, "invalid_client"), (name, secret)
+    answer = await service.http.post("/oauth/introspect", data={"token": "x"}, auth=("web", ""))
+    assert oauth_error(answer) == (401, "invalid_client"), "a client that cannot prove who it is"
+
+
+async def test_no_body_at_all_is_an_empty_form(service: Service) -> None:
+    client = await new_client(service)
+    for path, required in zip(_PATHS, ("grant_type", "token", "token"), strict=True):
+        answer = await service.http.post(path, auth=client.basic)
+        assert oauth_error(answer) == (400, "invalid_request")
+        assert f"{required} is required" in answer.json()["error_description"]
+
+
 async def test_another_type_than_a_form_is_415(service: Service) -> None:
     for path in _PATHS:
         latin = f"{MEDIA_TYPE}; charset=iso-8859-1"

@@ -76,7 +76,8 @@ def test_anonymous_schemathesis_finds_no_fault(settings: Callable[..., Settings]
     with served(settings(), tmp_path) as [process]:
         _fuzz(process, tmp_path, hooks=None, phases="examples,coverage,fuzzing")
         answered = _answered(process)
-        assert {status for method, route, status in answered if (method, route) == ("GET", "/user/me")} == {401}
+        refused = {status for method, route, status in answered if (method, route) == ("GET", "/user/me")}
+        assert {401} <= refused <= {400, 401}, "400: a header that holds not one access token"
         assert {status for *_, status in answered if status >= 500} == set()
 
 

@@ -81,6 +81,16 @@ async def test_the_stream_says_how_it_may_be_kept_and_ignores_the_query(settings
                 head = await http.head("/revocations", headers={"Accept": accept})
                 assert (head.status_code, head.content) == (200, b"")
                 assert head.headers["content-type"].startswith(accept)
+            for accept in (
+                "text/event-stream;q=0.1",
+                "application/json, text/event-stream",
+                "application/json;q=0.5, TEXT/event-stream ; Q=0.5",
+                "text/event-stream;q=0.9, */*;q=0.8",
+                "text/event-stream;q=0.1, text/event-stream, application/json;q=0.5",
+                "text/event-stream;q=0.5, application/json;q=0.4, */*",
+            ):
+                head = await http.head("/revocations", headers={"Accept": accept})
+                assert head.headers["content-type"].startswith("text/event-stream"), accept
 
 
 async def test_open_streams_do_not_count_as_slow_requests(settings: MakeSettings, tmp_path: Path) -> None:
@@ -271,9 +281,18 @@ async def test_the_set_as_json_is_the_same_from_every_process(start: Start) -> N
 
 
 @pytest.mark.parametrize(
-    "accept", [None, "*/*", "application/json", "text/html", "text/event-stream;q=0", "text/event-streams", "", ";;,"]
+    "accept",
+    [
+        *(None, "*/*", "application/json", "text/html", "text/event-stream;q=0", "text/event-streams", "", ";;,"),
+        "application/json, text/event-stream;q=0.1",
+        "text/event-stream;q=0.9, application/*",
+        "*/*, text/event-stream; q=0.5",
+        "text/event-stream;q=0.000",
+    ],
 )
-async def test_who_does_not_name_an_event_stream_is_given_json(service: Service, accept: str | None) -> None:
+async def test_who_does_not_name_an_event_stream_or_wants_json_more_is_given_json(
+    service: Service, accept: str | None
+) -> None:
     headers = {} if accept is None else {"Accept": accept}
     answer = await service.http.get("/revocations", headers=headers)
     assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")

@@ -7,6 +7,7 @@ import pytest
 
 from auth_service.audit import OPERATOR
 from tests.support.admin import events
+from tests.support.bearer_cases import INVALID_REQUEST, REALM
 from tests.support.oauth import new_client
 from tests.support.service import PASSWORD, Service, Start, problem
 from tests.support.tokens import claims_of
@@ -44,6 +45,7 @@ async def test_every_answer_with_tokens_is_kept_by_nobody_and_says_what_they_are
     ):
         assert answer.status_code in (200, 201), answer.text
         assert answer.headers["cache-control"] == "no-store"
+        assert answer.headers["pragma"] == "no-cache", "RFC 6749 §5.1"
         assert (answer.json()["token_type"], answer.json()["expires_in"]) == ("Bearer", 600)
 
 
@@ -79,8 +81,13 @@ async def test_logout_ends_the_session_of_every_credential_and_is_idempotent(ser
 async def test_logout_needs_some_credential_and_takes_any(service: Service) -> None:
     assert problem(await service.http.post("/user/logout")) == (401, "invalid_token")
     assert problem(await service.http.post("/user/logout", json={})) == (401, "invalid_token")
-    assert (await service.logout("not.a.token")).status_code == 204
-    assert (await service.http.post("/user/logout", headers={"Authorization": "Bearer nonsense"})).status_code == 204
+    for unusable in ("not.a.token", "", "x" * 9000, "a\0b", "\ud800", "\N{SNOWMAN}", "a b"):
+        content = json.dumps({"refresh_token": unusable})  # in ASCII: httpx2's own would not carry a lone surrogate
+        answer = await service.http.post("/user/logout", content=content, headers={"Content-Type": "application/json"})
+        assert answer.status_code == 204, repr(unusable)[:20]
+    for credentials in ("Bearer nonsense", "Bearer", "Bearer a b"):
+        answer = await service.http.post("/user/logout", headers={"Authorization": credentials})
+        assert answer.status_code == 204, credentials
     assert await service.sql("SELECT 1 FROM revocations") == []
 
 
@@ -107,6 +114,51 @@ async def test_the_list_names_ones_live_sessions_and_nobody_elses(service: Servi
     # To the hour: finer would tell a thief when the owner is away.
     assert listed[0]["last_used_at"].endswith(":00:00Z")
     assert listed[0]["user_agent"].startswith("python-httpx2/")
+
+
+async def test_the_list_leaves_none_out_however_many_there_are(service: Service) -> None:
+    user = await service.register()
+    await service.sql(
+        "INSERT INTO sessions (id, user_id, client_id, transport, scope, created_at, expires_at, last_used_at)"
+        " SELECT gen_random_uuid(), user_id, client_id, transport, scope, created_at + interval '1 second' * number,"
+        " expires_at, last_used_at FROM generate_series(1, 300) AS number, (SELECT * FROM sessions) AS session"
+    )
+    listed = (await service.http.get("/user/sessions", headers=user.bearer)).json()
+    assert len(listed) == 301
+    [current] = [item for item in listed if item["current"]]
+    assert current["id"] == claims_of(user.access_token)["sid"]
+
+
+async def test_a_session_is_listed_for_as_long_as_a_token_of_it_is_good(service: Service) -> None:
+    user = await service.register()
+    other = await service.login(user)
+    sid = claims_of(other.access_token)["sid"]
+    window, idle = service.settings.refresh_replay_window, service.settings.refresh_token_ttl
+
+    async def listed() -> list[str]:
+        reader = await service.login(user)
+        answer = await service.http.get("/user/sessions", headers=reader.bearer)
+        return [item["id"] for item in answer.json()]
+
+    refresh_token = await service.refreshed(other.refresh_token)
+    await service.flush_checkpoints()
+    service.advance(seconds=window.total_seconds() - 1)
+    # The same generation once more: this refresh token lives longer than the one that was made at its beginning.
+    assert (held := await service.refreshed(refresh_token)) != refresh_token
+    service.advance(seconds=idle.total_seconds() - 10)
+    assert sid in await listed()
+    assert (await service.http.post("/user/refresh-token", json={"refresh_token": refresh_token})).status_code == 401
+    service.advance(seconds=20)
+    assert problem(await service.refresh(held)) == (401, "refresh_token_expired")
+    assert sid not in await listed()
+
+
+async def test_ones_own_session_is_listed_even_where_its_access_token_outlives_the_refresh_token(start: Start) -> None:
+    service = await start(refresh_token_ttl="60", access_token_ttl="600")
+    user = await service.register()
+    service.advance(seconds=500)
+    [own] = (await service.http.get("/user/sessions", headers=user.bearer)).json()
+    assert own["current"]
 
 
 async def test_one_session_is_ended_by_its_id(service: Service) -> None:
@@ -159,12 +211,24 @@ async def test_refreshing_without_any_token_names_what_is_missing(service: Servi
 async def test_no_credentials_are_challenged_without_an_error_and_bad_ones_with_it(service: Service) -> None:
     anonymous = await service.http.get("/user/me")
     assert anonymous.headers["www-authenticate"] == 'Bearer realm="auth-service"'
-    for credentials in ("Bearer", "Bearer  ", "Bearer x.y.z", "bearer nonsense", "Bearer a b"):
+    for credentials in ("Bearer x.y.z", "bearer nonsense"):
         bad = await service.http.get("/user/me", headers={"Authorization": credentials})
         assert problem(bad) == (401, "invalid_token")
         assert 'error="invalid_token"' in bad.headers["www-authenticate"], credentials
     basic = await service.http.get("/user/me", headers={"Authorization": "Basic eDp5"})
     assert "error" not in basic.headers["www-authenticate"]
+
+
+@pytest.mark.parametrize(
+    "values", [["Bearer"], ["Bearer  "], ["Bearer a b"], ["Bearer a\tb"], ["Bearer a", "Basic eA=="]]
+)
+async def test_what_is_not_one_access_token_is_a_bad_request_with_a_challenge_as_it_is_downstream(
+    service: Service, values: list[str]
+) -> None:
+    headers = [("Authorization", value) for value in values]
+    bad = await service.http.get("/user/me", headers=headers)
+    assert problem(bad) == (400, "invalid_request")
+    assert bad.headers["www-authenticate"] == INVALID_REQUEST.replace(REALM, 'realm="auth-service"')
 
 
 async def test_the_session_keeps_where_it_was_opened_from(start: Start) -> None:

@@ -35,8 +35,11 @@ class _Attack:
         """`forged` must be refused wherever a token of this kind is taken."""
         if kind == "access":
             answer = await self.service.http.get("/user/me", headers=authorization(f"Bearer {forged}"))
-            assert problem(answer) == (401, code), (about, answer.text)
-            assert f'error="{code}"' in answer.headers["www-authenticate"], about
+            # RFC 6750 §3.1: the scheme, and then not one token, is a malformed request.
+            one = bool(forged) and not set(forged) & set(" \t")
+            refusal = (401, code) if one else (400, "invalid_request")
+            assert problem(answer) == refusal, (about, answer.text)
+            assert f'error="{refusal[1]}"' in answer.headers["www-authenticate"], about
             return
         answer = await self.service.refresh(forged)
         if not forged or len(forged) > LONGEST or "\0" in forged:
@@ -210,11 +213,20 @@ async def test_a_token_over_8_kib_is_refused_before_it_is_read(attack: _Attack, 
         await attack.expect_refused(kind, next(forger.too_long()).token, "a little longer")
 
 
+_NOT_ONE_TOKEN = {
+    *("Bearer", "Bearer ", "Bearer   ", "bearer"),
+    *("Bearer <token> <token>", "Bearer <token>, Bearer <token>", "Bearer Bearer <token>", "Bearer [object Object]"),
+}
+
+
 async def test_an_authorization_header_that_is_not_one_bearer_token_is_refused(attack: _Attack) -> None:
     for vector in VECTORS["authorization"]:
         value = vector.replace("<token>", attack.user.access_token)
         answer = await attack.service.http.get("/user/me", headers=authorization(value))
-        assert problem(answer) == (401, "invalid_token"), (vector, answer.text)
+        # RFC 6750 §3.1: the scheme, and then not one token, is a request that is malformed.
+        refusal = (400, "invalid_request") if vector in _NOT_ONE_TOKEN else (401, "invalid_token")
+        assert problem(answer) == refusal, (vector, answer.text)
+    assert set(VECTORS["authorization"]) >= _NOT_ONE_TOKEN
     assert (
         await attack.service.http.get("/user/me", headers={"Authorization": f"bEARER {attack.user.access_token}"})
     ).status_code == 200

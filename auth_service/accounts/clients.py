@@ -79,7 +79,7 @@ class Client:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """Its members under the names of RFC 7591 §3.2.1."""
+        """Its members, under the names of RFC 7591 §3.2.1 where that has one."""
         return {
             "client_id": self.id,
             "client_name": self.name,
@@ -87,6 +87,7 @@ class Client:
             "scope": scopes.join(self.scope),
             "audiences": list(self.audiences),
             "created_at": self.created_at,
+            "previous_secret_until": self.previous_secret_until,
         }
 
 

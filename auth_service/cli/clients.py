@@ -92,7 +92,7 @@ def list_clients(limit: int, after: str, as_json: bool) -> None:
         rows,
         as_json=as_json,
         columns=("client_name", "client_id", "scope"),
-        spare=("audiences", "created_at", "grant_types"),
+        spare=("audiences", "created_at", "grant_types", "previous_secret_until"),
         empty="No client.",
     )
     if len(found) > limit:

@@ -9,7 +9,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ExceptionHandler
 
-from auth_service.errors import InsufficientScope, InvalidBearer, ServiceError
+from auth_service.errors import InsufficientScope, InvalidBearer, ServiceError, UnreadableBearer
 
 MEDIA_TYPE = "application/problem+json"
 REALM = "auth-service"
@@ -44,15 +44,15 @@ def problem(
 def render(exc: ServiceError) -> Response:
     """The answer to a refusal."""
     headers = {}
-    if exc.status == HTTPStatus.UNAUTHORIZED:
-        challenge = f'Bearer realm="{REALM}"'
-        if isinstance(exc, InvalidBearer) and exc.presented:
-            challenge += f', error="{exc.code}", error_description="{exc.detail}"'
-        headers["WWW-Authenticate"] = challenge
-    if isinstance(exc, InsufficientScope):
-        headers["WWW-Authenticate"] = (
-            f'Bearer realm="{REALM}", error="{exc.code}", error_description="{exc.detail}", scope="{exc.scope}"'
-        )
+    challenge = f'Bearer realm="{REALM}"'
+    told = f'{challenge}, error="{exc.code}", error_description="{exc.detail}"'
+    match exc:
+        case InsufficientScope():
+            headers["WWW-Authenticate"] = f'{told}, scope="{exc.scope}"'
+        case InvalidBearer(presented=True) | UnreadableBearer():
+            headers["WWW-Authenticate"] = told
+        case _ if exc.status == HTTPStatus.UNAUTHORIZED:
+            headers["WWW-Authenticate"] = challenge
     if exc.retry_after is not None:
         headers["Retry-After"] = str(exc.retry_after)
     return problem(exc.status, exc.code, exc.detail, fields=exc.fields, headers=headers)

@@ -2,7 +2,9 @@
 
 from starlette.requests import Request
 
-from auth_service.errors import InvalidRequest
+from auth_service.errors import InvalidRequest, UnreadableBearer
+from auth_service.verifier import credentials
+from auth_service.verifier.errors import InvalidRequest as NotOneToken
 
 
 def presented_credentials(request: Request) -> tuple[str, str] | None:
@@ -15,14 +17,14 @@ def presented_credentials(request: Request) -> tuple[str, str] | None:
         raise InvalidRequest("There is more than one Authorization header.")
     if not values:
         return None
-    scheme, _, credentials = values[0].partition(" ")
-    return scheme.lower(), credentials.strip(" ")
+    scheme, _, rest = values[0].partition(" ")
+    return scheme.lower(), rest.strip(" ")
 
 
 def presented_access_token(request: Request) -> str | None:
-    """What follows `Bearer` (RFC 6750 §2.1); None where nothing of the kind was sent. Raises InvalidRequest."""
-    match presented_credentials(request):
-        case ("bearer", access_token):
-            return access_token
-        case _:
-            return None
+    """What follows `Bearer`, read as downstream; None where nothing of the kind was sent. Raises UnreadableBearer."""
+    try:
+        access_token = credentials.presented_access_token(request.scope)
+    except NotOneToken as exc:
+        raise UnreadableBearer(str(exc)) from None
+    return None if access_token is None else access_token.decode("latin-1")

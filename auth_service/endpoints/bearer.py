@@ -37,7 +37,7 @@ class BearerAuthentication:
         self._sessions = sessions
 
     async def authenticate(self, request: Request) -> Bearer:
-        """Raises InvalidBearer, InvalidRequest, Unavailable."""
+        """Raises InvalidBearer, UnreadableBearer, Unavailable."""
         access_token = presented_access_token(request)
         if access_token is None:
             raise InvalidBearer("no credentials", presented=False)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Never, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
 from starlette.requests import Request
 
 from auth_service.errors import InvalidRequest, PayloadTooLarge, UnsupportedMediaType
@@ -43,15 +44,26 @@ async def parse_body(request: Request, model: type[_Body], *, optional: bool = F
 
     Raises InvalidRequest, PayloadTooLarge, UnsupportedMediaType.
     """
-    content_type = request.headers.get("content-type")
-    if content_type is not None and not has_media_type(content_type, "application/json"):
-        raise UnsupportedMediaType()
-    data = await read_body(request)
+    _require_json(request)
+    return judged_body(request, await read_body(request), model, optional=optional)
+
+
+def judged_body(request: Request, data: bytes, model: type[_Body], *, optional: bool = False) -> _Body:
+    """`data`, which `read_body` has read, as `parse_body` takes it. Raises InvalidRequest, UnsupportedMediaType."""
+    content_type = _require_json(request)
     if not data and optional:
         return model()
     if content_type is None:
         raise UnsupportedMediaType()
     return validated(model, _parse(data, model))
+
+
+def _require_json(request: Request) -> str | None:
+    """The Content-Type, if there is one. Raises UnsupportedMediaType for another than JSON."""
+    content_type = request.headers.get("content-type")
+    if content_type is not None and not has_media_type(content_type, "application/json"):
+        raise UnsupportedMediaType()
+    return content_type
 
 
 def has_media_type(content_type: str, wanted: str) -> bool:
@@ -103,15 +115,15 @@ def validated(
     except ValidationError as exc:
         wrong: dict[str, str] = {}
         strange = False
-        for error in exc.errors(include_url=False, include_context=False, include_input=False):
+        for error in exc.errors(include_url=False, include_input=False):
             if error["type"] == "extra_forbidden":
                 strange = True  # its name is the client's text: it is not repeated
             elif error["loc"]:
-                message = "is required" if error["type"] == "missing" else error["msg"]
-                wrong.setdefault(str(error["loc"][0]), message.removeprefix("Value error, "))
+                name, *within = error["loc"]
+                wrong.setdefault(str(name), f"each {_told(error)}" if within else _told(error))
             elif error["type"] == "value_error":
                 for field in model.alternatives:
-                    wrong.setdefault(field, error["msg"].removeprefix("Value error, "))
+                    wrong.setdefault(field, _told(error))
             else:
                 strange = True  # a name that is not even text
         detail = "These fields are wrong: " + ", ".join(wrong) + "." if wrong else ""
@@ -119,6 +131,39 @@ def validated(
             known = ", ".join(model.model_fields)
             detail = f"{detail} {unknown}: {known}.".strip()
         raise InvalidRequest(detail, fields=tuple(wrong.items())) from None
+
+
+def _told(error: ErrorDetails) -> str:
+    """What is wrong with a value, as goes on after its name. Pydantic's own words are for who writes a model."""
+    context = error.get("ctx", {})
+    counted = "entries" if context.get("field_type") == "List" else "characters"
+    match error["type"]:
+        case "value_error":
+            return error["msg"].removeprefix("Value error, ")
+        case "missing":
+            return "is required"
+        case "string_type":
+            return "must be a string"
+        case "int_type":
+            return "must be a whole number"
+        case "bool_type":
+            return "must be true or false"
+        case "list_type":
+            return "must be a list"
+        case "literal_error":
+            return f"must be {context['expected']}"
+        case "string_too_short" | "too_short" if context["min_length"] == 1:
+            return "must not be empty"
+        case "string_too_short" | "too_short":
+            return f"must have at least {context['min_length']} {counted}"
+        case "string_too_long" | "too_long":
+            return f"must have at most {context['max_length']} {counted}"
+        case "greater_than_equal":
+            return f"must be at least {context['ge']}"
+        case "less_than_equal":
+            return f"must be at most {context['le']}"
+        case _:
+            return "is not well formed"
 
 
 class _DuplicateMember(ValueError):

@@ -38,20 +38,21 @@ class ClientAuthentication:
 
     async def any(self, request: Request, form: ClientForm) -> AuthenticatedClient | None:
         """A client that has proved who it is; None for the first-party client, which is public and has no secret."""
+        client_id, client_secret = form.client_id, form.client_secret
         basic = _basic_credentials(request)
         if basic is not None:
             client_id, client_secret = basic
             # RFC 6749 §2.3: one method. A client_id beside the header is no second one, if it says the same.
             if form.client_secret is not None or form.client_id not in (None, client_id):
                 raise InvalidRequest("The client must authenticate itself in one way.")
-            return await self._clients.authenticate(client_id, client_secret)
-        if form.client_id is None:
+        if client_id is None:
             raise InvalidClient("no client named")
-        if form.client_secret is None:
-            if form.client_id != self.public_client_id:
+        if not client_secret:
+            # RFC 6749 §2.3.1: an empty secret is as good as none, wherever it is left out.
+            if client_id != self.public_client_id:
                 raise InvalidClient("no secret")
             return None
-        return await self._clients.authenticate(form.client_id, form.client_secret)
+        return await self._clients.authenticate(client_id, client_secret)
 
 
 def _basic_credentials(request: Request) -> tuple[str, str] | None:

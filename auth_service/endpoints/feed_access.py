@@ -33,7 +33,7 @@ class FeedAccess:
         self._clock = clock
 
     async def require(self, request: Request) -> None:
-        """Raises InvalidBearer, InsufficientScope, InvalidRequest; Unavailable where neither can tell."""
+        """Raises InvalidBearer, InsufficientScope, UnreadableBearer; Unavailable where neither can tell."""
         try:
             live = await self._access.require(request)
         except Unavailable:

@@ -28,11 +28,17 @@ class Form(Body):
 
 
 async def parse_form(request: Request, model: type[_Form]) -> _Form:
-    """The body of `request`. Raises InvalidRequest, PayloadTooLarge, UnsupportedMediaType."""
+    """The body of `request`. No body at all is an empty form: what it lacks is then named (RFC 6749 §5.2).
+
+    Raises InvalidRequest, PayloadTooLarge, UnsupportedMediaType.
+    """
     content_type = request.headers.get("content-type")
-    if content_type is None or not has_media_type(content_type, MEDIA_TYPE):
+    if content_type is not None and not has_media_type(content_type, MEDIA_TYPE):
         raise UnsupportedMediaType(MEDIA_TYPE)
-    return validated(model, _members(form_values(await read_body(request)), model))
+    data = await read_body(request)
+    if data and content_type is None:
+        raise UnsupportedMediaType(MEDIA_TYPE)
+    return validated(model, _members(form_values(data), model))
 
 
 def form_decoded(text: bytes) -> str:

@@ -20,7 +20,7 @@ class PrivilegedAccess:
         self._live_tokens = live_tokens
 
     async def require(self, request: Request) -> LiveAccessToken:
-        """Raises InvalidBearer, InsufficientScope, InvalidRequest, Unavailable."""
+        """Raises InvalidBearer, InsufficientScope, UnreadableBearer, Unavailable."""
         access_token = presented_access_token(request)
         if access_token is None:
             raise InvalidBearer("no credentials", presented=False)
@@ -28,10 +28,13 @@ class PrivilegedAccess:
             live = await self._live_tokens.access_token(access_token)
         except InvalidToken as exc:
             raise InvalidBearer(str(exc)) from None
+        if self._issuer not in live.claims.audience:
+            raise InvalidBearer("the token is for others")
+        if self._scope not in live.claims.scope:
+            # An ordinary token, which is for others too: there is nothing wrong with it (RFC 6750 §3.1).
+            raise InsufficientScope(self._scope, "it was not asked for")
         if live.claims.audience != (self._issuer,):
             raise InvalidBearer("the token is for others too")
-        if self._scope not in live.claims.scope:
-            raise InsufficientScope(self._scope, "it was not asked for")
         if self._scope not in live.held_scopes:
             raise InsufficientScope(self._scope, "it was taken away")
         return live

@@ -47,6 +47,12 @@ def parse_query(request: Request, model: type[_Query]) -> _Query:
     return validated(model, _parameters(request, model), unknown="The query holds a parameter that is not one of")
 
 
+def refuse_query(request: Request) -> None:
+    """For what takes no parameters. Raises InvalidRequest where there are any."""
+    if request.scope["query_string"]:
+        raise InvalidRequest("The query holds a parameter, and here there are none.")
+
+
 def _parameters(request: Request, model: type[Query]) -> Mapping[str, Any]:
     raw: bytes = request.scope["query_string"]
     if not raw:

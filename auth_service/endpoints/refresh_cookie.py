@@ -40,4 +40,12 @@ def clear(response: Response) -> None:
 
 def _set(response: Response, value: str, max_age: int) -> None:
     # Path=/ is what the prefix demands (RFC 6265bis §4.1.3.2).
-    response.set_cookie(NAME, value, max_age=max_age, path="/", secure=True, httponly=True, samesite="strict")
+    response.set_cookie(
+        NAME,
+        value,
+        max_age=max_age,
+        path="/",
+        secure=True,
+        httponly=True,
+        samesite="Strict",  # type: ignore[arg-type] # it is written as it is given: as RFC 6265bis §4.1.1 spells it
+    )

@@ -22,7 +22,6 @@ from auth_service.sessions.issuing import IssuedTokens
 from auth_service.sessions.session import Session, Transport
 from auth_service.tokens import scope as scopes
 from auth_service.tokens.subject import Subject
-from auth_service.verifier.revocations import Kind
 
 _PASSWORD = "correct horse battery staple"  # noqa: S105 — an example
 _ID = "0b9b4a0e-7f0c-4d8b-9a51-3f6a2f1c8e57"
@@ -31,7 +30,7 @@ _REFRESH_TOKEN = "eyJhbGciOiJSUzI1NiIsInR5cCI6InJ0K2p3dCIsImtpZCI6…"  # noqa: 
 
 
 def _short_enough(password: str) -> str:
-    # Before anything is hashed: the length above counts characters, and each can take four bytes.
+    # Before anything is hashed, and before its characters are counted: each can take four bytes.
     if len(password.encode()) > MAX_BYTES:
         raise ValueError(f"must have at most {MAX_BYTES} bytes")
     return password
@@ -41,6 +40,7 @@ Username = Annotated[Text, Field(min_length=1, max_length=names.USERNAME_MAX_LEN
 Email = Annotated[Text, Field(min_length=3, max_length=names.EMAIL_MAX_LENGTH, examples=["ada@example.com"])]
 Password = Annotated[
     Text,
+    AfterValidator(_short_enough),
     Field(
         min_length=1,
         max_length=MAX_BYTES,
@@ -48,7 +48,6 @@ Password = Annotated[
         examples=[_PASSWORD],
         json_schema_extra={"format": "password"},
     ),
-    AfterValidator(_short_enough),
 ]
 # Its pattern leaves no room for what `Text` refuses.
 Scope = Annotated[
@@ -131,7 +130,8 @@ class Refresh(Members):
 class Logout(Members):
     """The refresh token, unless the cookie or the bearer access token names the session."""
 
-    refresh_token: RefreshTokenText | None = None
+    # Any text: what cannot be a token is a credential that is no good, and a logout with one ends nothing and succeeds.
+    refresh_token: Annotated[str, Field(examples=[_REFRESH_TOKEN])] | None = None
 
 
 class AccountChange(Members):
@@ -213,64 +213,6 @@ class SessionInfo(BaseModel):
             user_agent=session.device.user_agent,
             current=session.id == current,
         )
-
-
-class JsonWebKey(BaseModel):
-    """A public RSA key (RFC 7517). `kid` is its thumbprint (RFC 7638)."""
-
-    kty: Literal["RSA"]
-    use: Literal["sig"]
-    alg: Literal["RS256"]
-    kid: str = Field(examples=["NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs"])
-    n: str = Field(examples=["0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWh…"])
-    e: str = Field(examples=["AQAB"])
-
-
-class JsonWebKeySet(BaseModel):
-    """The keys that verify this issuer's tokens (RFC 7517 §5)."""
-
-    keys: list[JsonWebKey]
-
-
-class Metadata(BaseModel):
-    """What this issuer offers (RFC 8414)."""
-
-    issuer: str = Field(examples=["https://auth.example.com"])
-    jwks_uri: str = Field(examples=["https://auth.example.com/.well-known/jwks.json"])
-    revocation_feed_endpoint: str = Field(examples=["https://auth.example.com/revocations"])
-    token_endpoint: str = Field(examples=["https://auth.example.com/oauth/token"])
-    token_endpoint_auth_methods_supported: list[str] = Field(examples=[["client_secret_basic"]])
-    revocation_endpoint: str = Field(examples=["https://auth.example.com/oauth/revoke"])
-    revocation_endpoint_auth_methods_supported: list[str] = Field(examples=[["client_secret_basic"]])
-    introspection_endpoint: str = Field(examples=["https://auth.example.com/oauth/introspect"])
-    introspection_endpoint_auth_methods_supported: list[str] = Field(examples=[["client_secret_basic"]])
-    response_types_supported: list[str] = Field(examples=[[]])
-    grant_types_supported: list[str] = Field(examples=[["client_credentials", "refresh_token"]])
-    service_documentation: str = Field(examples=["https://auth.example.com/docs"])
-
-
-Revocation = Annotated[
-    tuple[Kind, str, int],
-    WithJsonSchema(
-        {
-            "type": "array",
-            "items": {"type": ["string", "integer"]},
-            "minItems": 3,
-            "maxItems": 3,
-            "description": "Kind (s session, j access token, c client, k key), the first 16 bytes of the SHA-256 of "
-            "`sid`, `jti`, `client_id` or `kid` as base64url, and the second since the epoch from which on it may be "
-            "forgotten.",
-            "examples": [["s", "ungWv48Bz-pBQUDeXa4iIw", 1767225600]],
-        }
-    ),
-]
-
-
-class Revocations(BaseModel):
-    """Everything that may no longer be used, although its signature is good."""
-
-    iss: str = Field(examples=["https://auth.example.com"])
-    revocations: list[Revocation]
 
 
 class FieldProblem(BaseModel):

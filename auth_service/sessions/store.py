@@ -26,6 +26,9 @@ class SessionStore:
         self._database = database
         self._default_scopes = frozenset(settings.default_scopes)
         self._life: timedelta = settings.session_ttl
+        # Unused for so long, nothing of a session is good any more: the last tokens of a generation are made at the end
+        # of its window, and an access token is not always the shorter-lived.
+        self._idle_life = max(settings.refresh_token_ttl, settings.access_token_ttl) + settings.refresh_replay_window
         self._client_id = settings.first_party_client_id
 
     async def standing(self, session_id: UUID) -> Standing:
@@ -74,15 +77,19 @@ class SessionStore:
         return session
 
     async def live_of_user(
-        self, user_id: UUID, *, now: datetime, after: tuple[datetime, UUID] | None = None, limit: int = 200
+        self, user_id: UUID, *, now: datetime, after: tuple[datetime, UUID] | None = None, limit: int | None = None
     ) -> Sequence[Session]:
-        """The live sessions of a user, the newest first; from the one after that of this `created_at` and `id`."""
+        """The live sessions of a user, the newest first; from the one after that of this `created_at` and `id`.
+
+        All of them, unless there is a `limit`.
+        """
         rows = await self._database.rows(
-            "SELECT * FROM sessions WHERE user_id = $1 AND revoked_at IS NULL AND expires_at > $2"
-            " AND ($4::timestamptz IS NULL OR (created_at, id) < ($4, $5::uuid))"
-            " ORDER BY created_at DESC, id DESC LIMIT $3",
+            "SELECT * FROM sessions WHERE user_id = $1 AND revoked_at IS NULL AND expires_at > $2 AND last_used_at > $3"
+            " AND ($5::timestamptz IS NULL OR (created_at, id) < ($5, $6::uuid))"
+            " ORDER BY created_at DESC, id DESC LIMIT $4",
             user_id,
             now,
+            now - self._idle_life,
             limit,
             *(after or (None, None)),
         )

@@ -4,10 +4,8 @@ Tortoise's migrations take no lock of their own, so any number of `migrate` at o
 session lock on a connection of its own keeps them in a line.
 """
 
-import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
 
 import asyncpg
 from tortoise.context import TortoiseContext
@@ -63,19 +61,6 @@ async def migrate(url: str, *, applied: Callable[[str], None] = lambda _name: No
                 )
         finally:
             await lock.close()
-
-
-def _url_of_environment() -> str:
-    """As the settings read it, but without any of the others: from the environment, or the file that it names."""
-    file = os.environ.get("AUTH_DATABASE_URL_FILE")
-    if file:
-        with suppress(OSError):  # whoever connects is told that there is no such server
-            return Path(file).read_text("utf-8").strip()
-    return os.environ.get("AUTH_DATABASE_URL", "postgresql://")
-
-
-TORTOISE = tortoise_config(_url_of_environment())
-"""For `tortoise -c auth_service.stores.schema.TORTOISE`: `downgrade`, and `makemigrations`, which does not connect."""
 
 
 @contextmanager

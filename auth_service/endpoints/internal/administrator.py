@@ -35,7 +35,7 @@ class AdminAuthentication:
         self._access = PrivilegedAccess(SCOPE, issuer=issuer, live_tokens=live_tokens)
 
     async def authenticate(self, request: Request) -> Administrator:
-        """Raises InvalidBearer, InsufficientScope, InvalidRequest, Unavailable."""
+        """Raises InvalidBearer, InsufficientScope, UnreadableBearer, Unavailable."""
         live = await self._access.require(request)
         if live.subject is None:
             return Administrator(Actor("client", live.claims.client_id, source_of(request)), None, live.now)

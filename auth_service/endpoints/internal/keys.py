@@ -12,6 +12,7 @@ from auth_service.endpoints.internal.administrator import AdminAuthentication, a
 from auth_service.endpoints.internal.paging import Page, page_of
 from auth_service.endpoints.json_response import json_response
 from auth_service.endpoints.operation import Answer, Operation
+from auth_service.endpoints.query import refuse_query
 from auth_service.errors import Unavailable
 from auth_service.keys.encryption import WrongEncryptionKey
 from auth_service.keys.life_cycle import KeyLifeCycle
@@ -56,6 +57,7 @@ class KeyAdministration:
 
     async def list_keys(self, request: Request) -> Response:
         await self._admin.authenticate(request)
+        refuse_query(request)
         now, lives = await self._life_cycle.list()
         return page_of(lives, len(lives), item=partial(schemas.Key.of, now=now), cursor=lambda life: life.kid)
 

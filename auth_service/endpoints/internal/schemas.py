@@ -173,7 +173,7 @@ class Client(BaseModel):
 
     @classmethod
     def of(cls, client: StoredClient) -> Self:
-        return cls(**client.metadata, previous_secret_until=client.previous_secret_until)
+        return cls(**client.metadata)
 
 
 class ClientWithSecret(Client):

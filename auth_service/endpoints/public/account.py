@@ -1,6 +1,7 @@
 """`/user/me` and `/user/password`: the signed-in user's own account."""
 
 from collections.abc import Iterable
+from typing import TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -10,11 +11,13 @@ from auth_service.accounts.users import Users
 from auth_service.endpoints import schemas
 from auth_service.endpoints.account_names import given_names
 from auth_service.endpoints.actor import user_actor
-from auth_service.endpoints.bearer import BearerAuthentication
-from auth_service.endpoints.body import parse_body
+from auth_service.endpoints.bearer import Bearer, BearerAuthentication
+from auth_service.endpoints.body import Body, judged_body, read_body
 from auth_service.endpoints.json_response import json_response
 from auth_service.endpoints.operation import Answer, Operation
 from auth_service.errors import InvalidRequest
+
+_Body = TypeVar("_Body", bound=Body)
 
 
 class AccountEndpoints:
@@ -70,8 +73,7 @@ class AccountEndpoints:
         return json_response(schemas.User.of(bearer.subject))
 
     async def change(self, request: Request) -> Response:
-        body = await parse_body(request, schemas.AccountChange)
-        bearer = await self._bearer.authenticate(request)
+        bearer, body = await self._authenticated(request, schemas.AccountChange)
         username, email = given_names(body.username, body.email)
         by = user_actor(bearer.subject.id, request)
         verified_hash = None
@@ -91,8 +93,7 @@ class AccountEndpoints:
         return json_response(schemas.User.of(changed))
 
     async def change_password(self, request: Request) -> Response:
-        body = await parse_body(request, schemas.PasswordChange)
-        bearer = await self._bearer.authenticate(request)
+        bearer, body = await self._authenticated(request, schemas.PasswordChange)
         await self._users.change_password(
             bearer.subject.id,
             current=body.current_password,
@@ -104,3 +105,10 @@ class AccountEndpoints:
             by=user_actor(bearer.subject.id, request),
         )
         return Response(status_code=204)
+
+    async def _authenticated(self, request: Request, model: type[_Body]) -> tuple[Bearer, _Body]:
+        # The body is read before its bearer is known, and judged after: a stranger learns nothing from it, and somebody
+        # whose session ends while it is under way is a stranger.
+        data = await read_body(request)
+        bearer = await self._bearer.authenticate(request)
+        return bearer, judged_body(request, data, model)

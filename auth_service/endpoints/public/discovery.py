@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Iterable
+from typing import Literal
 
+from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from auth_service.endpoints import schemas
 from auth_service.endpoints.client_authentication import METHODS
 from auth_service.endpoints.conditional import etag_matches
 from auth_service.endpoints.operation import Answer, Operation
@@ -19,6 +20,40 @@ JWKS_PATH = "/.well-known/jwks.json"
 METADATA_PATHS = ("/.well-known/oauth-authorization-server", "/.well-known/openid-configuration")
 
 _CACHE_CONTROL = f"public, max-age={int(JWKS_MAX_AGE.total_seconds())}"
+
+
+class JsonWebKey(BaseModel):
+    """A public RSA key (RFC 7517). `kid` is its thumbprint (RFC 7638)."""
+
+    kty: Literal["RSA"]
+    use: Literal["sig"]
+    alg: Literal["RS256"]
+    kid: str = Field(examples=["NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs"])
+    n: str = Field(examples=["0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWh…"])
+    e: str = Field(examples=["AQAB"])
+
+
+class JsonWebKeySet(BaseModel):
+    """The keys that verify this issuer's tokens (RFC 7517 §5)."""
+
+    keys: list[JsonWebKey]
+
+
+class Metadata(BaseModel):
+    """What this issuer offers (RFC 8414)."""
+
+    issuer: str = Field(examples=["https://auth.example.com"])
+    jwks_uri: str = Field(examples=["https://auth.example.com/.well-known/jwks.json"])
+    revocation_feed_endpoint: str = Field(examples=["https://auth.example.com/revocations"])
+    token_endpoint: str = Field(examples=["https://auth.example.com/oauth/token"])
+    token_endpoint_auth_methods_supported: list[str] = Field(examples=[["client_secret_basic"]])
+    revocation_endpoint: str = Field(examples=["https://auth.example.com/oauth/revoke"])
+    revocation_endpoint_auth_methods_supported: list[str] = Field(examples=[["client_secret_basic"]])
+    introspection_endpoint: str = Field(examples=["https://auth.example.com/oauth/introspect"])
+    introspection_endpoint_auth_methods_supported: list[str] = Field(examples=[["client_secret_basic"]])
+    response_types_supported: list[str] = Field(examples=[[]])
+    grant_types_supported: list[str] = Field(examples=[["client_credentials", "refresh_token"]])
+    service_documentation: str = Field(examples=["https://auth.example.com/docs"])
 
 
 class DiscoveryEndpoints:
@@ -47,7 +82,7 @@ class DiscoveryEndpoints:
     def operations(self) -> Iterable[Operation]:
         headers = (("Cache-Control", "How long it may be kept."),)
         etagged = (("ETag", "For `If-None-Match`."), *headers)
-        jwks = Answer("The public keys.", schemas.JsonWebKeySet, headers=etagged)
+        jwks = Answer("The public keys.", JsonWebKeySet, headers=etagged)
         yield Operation(
             "GET",
             JWKS_PATH,
@@ -64,7 +99,7 @@ class DiscoveryEndpoints:
                 self.metadata,
                 "What this issuer offers, and where",
                 "Discovery",
-                {200: Answer("The metadata.", schemas.Metadata, headers=headers)},
+                {200: Answer("The metadata.", Metadata, headers=headers)},
             )
 
     async def jwks(self, request: Request) -> Response:

@@ -13,7 +13,7 @@ from auth_service.endpoints import oauth_schemas as schemas
 from auth_service.endpoints.actor import source_of
 from auth_service.endpoints.client_authentication import ClientAuthentication, ClientForm
 from auth_service.endpoints.form import MEDIA_TYPE, parse_form
-from auth_service.endpoints.json_response import json_response
+from auth_service.endpoints.json_response import json_response, token_response
 from auth_service.endpoints.oauth_errors import oauth_errors
 from auth_service.endpoints.operation import Answer, Handler, Operation
 from auth_service.errors import GrantRefused, InvalidRequest
@@ -27,6 +27,7 @@ INTROSPECTION_PATH = "/oauth/introspect"
 GRANT_TYPES = ("client_credentials", "refresh_token")
 
 _UNCACHED = (("Cache-Control", "`no-store`."),)
+_UNCACHED_ANYWHERE = (*_UNCACHED, ("Pragma", "`no-cache`, for caches that only know that (RFC 6749 §5.1)."))
 
 
 class OAuthEndpoints:
@@ -64,7 +65,7 @@ class OAuthEndpoints:
                 anonymous=path != INTROSPECTION_PATH,
             )
 
-        token = Answer("The token, or tokens.", schemas.OAuthTokenResponse, headers=_UNCACHED)
+        token = Answer("The token, or tokens.", schemas.OAuthTokenResponse, headers=_UNCACHED_ANYWHERE)
         revoked = Answer("It is revoked, or was not this client's to revoke.")
         found = Answer("What it says, where it is live.", schemas.IntrospectionResponse, headers=_UNCACHED)
         yield operation(TOKEN_PATH, self.token, "Get a token", token, schemas.TokenRequest)
@@ -79,11 +80,11 @@ class OAuthEndpoints:
                 if authenticated is None:
                     raise GrantRefused("unauthorized_client", "The public client has no tokens of its own.")
                 issued = self._grant.issue(authenticated, scope=form.scope, audiences=(*form.audience, *form.resource))
-                return json_response(schemas.OAuthTokenResponse.of(issued))
+                return token_response(schemas.OAuthTokenResponse.of(issued))
             case "refresh_token":
                 if authenticated is not None:
                     raise GrantRefused("unauthorized_client", "This client may not use this grant.")
-                return json_response(schemas.OAuthTokenResponse.of(await self._refreshed(form, source_of(request))))
+                return token_response(schemas.OAuthTokenResponse.of(await self._refreshed(form, source_of(request))))
             case _:
                 known = " and ".join(GRANT_TYPES)
                 raise GrantRefused("unsupported_grant_type", f"The grants of this service are {known}.")

@@ -1,23 +1,49 @@
 """`/revocations`: the revocation feed, as an event stream or, once, as JSON. It names nobody, so it may be public."""
 
 import math
-import re
 from collections.abc import AsyncIterator, Iterable
+from typing import Annotated
 
+from pydantic import BaseModel, Field, WithJsonSchema
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from auth_service.edge.stream_limit import StreamLimit
-from auth_service.endpoints import event_stream, schemas
+from auth_service.endpoints import event_stream
 from auth_service.endpoints.conditional import etag_matches
 from auth_service.endpoints.event_stream import EventStream
 from auth_service.endpoints.feed_access import FeedAccess
+from auth_service.endpoints.negotiation import wanted_ranges
 from auth_service.endpoints.operation import Answer, Operation
 from auth_service.revocation.feed import RevocationFeed
+from auth_service.verifier.revocations import Kind
 
 PATH = "/revocations"
 _STREAMS_PER_ADDRESS = 2500  # and no more than a quarter of all connections
-_REFUSED = re.compile(r"q\s*=\s*0(\.0*)?")
+
+
+Revocation = Annotated[
+    tuple[Kind, str, int],
+    WithJsonSchema(
+        {
+            "type": "array",
+            "items": {"type": ["string", "integer"]},
+            "minItems": 3,
+            "maxItems": 3,
+            "description": "Kind (s session, j access token, c client, k key), the first 16 bytes of the SHA-256 of "
+            "`sid`, `jti`, `client_id` or `kid` as base64url, and the second since the epoch from which on it may be "
+            "forgotten.",
+            "examples": [["s", "ungWv48Bz-pBQUDeXa4iIw", 1767225600]],
+        }
+    ),
+]
+
+
+class Revocations(BaseModel):
+    """Everything that may no longer be used, although its signature is good."""
+
+    iss: str = Field(examples=["https://auth.example.com"])
+    revocations: list[Revocation]
 
 
 class RevocationEndpoints:
@@ -45,9 +71,10 @@ class RevocationEndpoints:
             "Discovery",
             {
                 200: Answer(
-                    "The live set: once as JSON, or, where `Accept` names `text/event-stream`, as a stream of the "
-                    "events hello, revoke, live, revoke as it happens, beat every second, and bye.",
-                    schemas.Revocations,
+                    "The live set: once as JSON, or, where `Accept` names `text/event-stream` and does not want JSON "
+                    "more, as a stream of the events hello, revoke, live, revoke as it happens, beat every second, and "
+                    "bye.",
+                    Revocations,
                     headers=headers,
                     streamed_as=event_stream.MEDIA_TYPE,
                 ),
@@ -79,12 +106,11 @@ class RevocationEndpoints:
 
 
 def _wants_stream(request: Request) -> bool:
-    """Whether `Accept` (RFC 9110 §12.5.1) names an event stream; `*/*` does not name it."""
-    for media_range in ",".join(request.headers.getlist("accept")).split(","):
-        media_type, *parameters = [part.strip().lower() for part in media_range.split(";")]
-        if media_type == event_stream.MEDIA_TYPE and not any(_REFUSED.fullmatch(parameter) for parameter in parameters):
-            return True
-    return False
+    """Whether `Accept` names an event stream, which `*/*` does not, and does not want JSON more."""
+    wanted = wanted_ranges(request.headers.getlist("accept"))
+    as_stream = wanted.get(event_stream.MEDIA_TYPE, 0)
+    as_json = next((wanted[name] for name in ("application/json", "application/*", "*/*") if name in wanted), 0)
+    return as_stream > 0 and as_stream >= as_json
 
 
 async def _each(pieces: tuple[bytes, ...]) -> AsyncIterator[bytes]:

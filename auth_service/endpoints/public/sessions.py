@@ -11,10 +11,10 @@ from auth_service.accounts.users import Users
 from auth_service.edge.origins import Origins
 from auth_service.endpoints import refresh_cookie, schemas
 from auth_service.endpoints.actor import source_of, user_actor
-from auth_service.endpoints.authorization import presented_access_token
+from auth_service.endpoints.authorization import presented_credentials
 from auth_service.endpoints.bearer import BearerAuthentication
 from auth_service.endpoints.body import parse_body
-from auth_service.endpoints.json_response import json_list, json_response
+from auth_service.endpoints.json_response import json_list, token_response
 from auth_service.endpoints.operation import Answer, Operation
 from auth_service.endpoints.presented import PresentedSessions
 from auth_service.errors import InvalidBearer, NotFound, RefreshRefused
@@ -122,7 +122,7 @@ class SessionEndpoints:
         if not refresh_token:
             raise RefreshRefused("invalid_token", "none was presented")
         tokens = await self._refresh.refresh(refresh_token, source=source_of(request), cookie_refusal=cookie_refusal)
-        response = json_response(schemas.TokenResponse.of(tokens))
+        response = token_response(schemas.TokenResponse.of(tokens))
         refresh_cookie.attach(response, tokens)
         return response
 
@@ -133,7 +133,9 @@ class SessionEndpoints:
             refusal = self._origins.cookie_refusal(request.headers)
             if refusal is not None:
                 raise refusal
-        access_token = presented_access_token(request)
+        # Not as strict as elsewhere: what comes as a bearer's is a credential, and one that is no good ends nothing.
+        scheme, credentials = presented_credentials(request) or ("", "")
+        access_token = credentials if scheme == "bearer" else None
         if access_token is None and body.refresh_token is None and cookie is None:
             raise InvalidBearer("no credentials", presented=False)
         named = self._presented.named_by(access_token=access_token, refresh_tokens=(body.refresh_token, cookie))

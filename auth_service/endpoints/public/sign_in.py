@@ -11,7 +11,7 @@ from auth_service.endpoints import refresh_cookie, schemas
 from auth_service.endpoints.account_names import required_names
 from auth_service.endpoints.actor import source_of
 from auth_service.endpoints.body import parse_body
-from auth_service.endpoints.json_response import json_response
+from auth_service.endpoints.json_response import token_response
 from auth_service.endpoints.operation import Answer, Operation
 from auth_service.endpoints.presented import PresentedSessions
 from auth_service.sessions.issuing import IssuedTokens
@@ -80,6 +80,6 @@ class SignInEndpoints:
 
 
 def _respond(tokens: IssuedTokens, *, status: int) -> Response:
-    response = json_response(schemas.TokenResponse.of(tokens), status=status)
+    response = token_response(schemas.TokenResponse.of(tokens), status=status)
     refresh_cookie.attach(response, tokens)
     return response

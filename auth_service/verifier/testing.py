@@ -13,7 +13,7 @@ import asyncio
 import json
 import time
 from base64 import b64encode, urlsafe_b64encode
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Collection
 from typing import Any, Self
 from urllib.parse import quote_plus
 from uuid import uuid4
@@ -93,7 +93,7 @@ class FakeIssuer:
         self,
         *,
         sub: str = "user-1",
-        scope: str = "",
+        scope: str | Collection[str] = "",
         sid: str | None = "session-1",
         username: str | None = None,
         email: str | None = None,
@@ -113,7 +113,7 @@ class FakeIssuer:
             "aud": self.audience if audience is None else audience,
             "sub": sub,
             "client_id": client_id,
-            "scope": scope,
+            "scope": scope if isinstance(scope, str) else " ".join(scope),
             "jti": str(uuid4()),
             "iat": now,
             "auth_time": now,
@@ -170,10 +170,10 @@ class FakeIssuer:
             verifier.end_expired()
 
     def outage(self) -> "Outage":
-        """Be away from now on: until `end()`, or for the length of a `with`."""
+        """Be away from now on: until `end()`, or for the length of a `with` or an `async with`."""
         self._away = True
         streams, self._streams = self._streams, set()
-        for stream in streams:
+        for stream in list(streams):
             stream.cut()
         return Outage(self)
 
@@ -221,7 +221,8 @@ class FakeIssuer:
             presented = request.headers.get("authorization", "").removeprefix("Bearer ")
             if self._feed_secret is not None and presented not in self._feed_tokens:
                 return httpx2.Response(401, headers={"WWW-Authenticate": "Bearer"})
-            stream = _Stream([("hello", json.dumps({"iss": self.issuer, "heartbeat": _HEARTBEAT})), *self._whole_set()])
+            hello = ("hello", json.dumps({"iss": self.issuer, "heartbeat": _HEARTBEAT}))
+            stream = _Stream([hello, *self._whole_set()], closed=self._streams.discard)
             self._streams.add(stream)
             return httpx2.Response(200, headers={"Content-Type": "text/event-stream"}, stream=stream)
         return httpx2.Response(404)
@@ -253,12 +254,19 @@ class Outage:
     def __exit__(self, *_exc: object) -> None:
         self.end()
 
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_exc: object) -> None:
+        self.end()
+
 
 class _Stream(httpx2.AsyncByteStream):
     """One open feed: the events so far, then those that `tell` brings, until it is cut."""
 
-    def __init__(self, first: list[tuple[str, str]]) -> None:
+    def __init__(self, first: list[tuple[str, str]], *, closed: Callable[["_Stream"], None]) -> None:
         self._loop = asyncio.get_running_loop()
+        self._closed = closed
         self._events: asyncio.Queue[tuple[str, str] | None] = asyncio.Queue()
         self._cut = False
         for event in first:
@@ -272,6 +280,10 @@ class _Stream(httpx2.AsyncByteStream):
         """Nothing more arrives, not even what was under way: a beat from before an outage must not date it anew."""
         self._cut = True
         self.tell(None)
+
+    async def aclose(self) -> None:
+        """Nobody listens any more."""
+        self._closed(self)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         while True:

@@ -10,11 +10,11 @@ import logging
 import math
 import os
 import sys
+import threading
 from asyncio import get_running_loop
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping
 from hashlib import sha256
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
 import httpx2
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
@@ -24,6 +24,7 @@ from auth_service.verifier.clock import Clock, SystemClock
 from auth_service.verifier.environment import verifier_options
 from auth_service.verifier.errors import (
     ExpiredToken,
+    KeysUnavailable,
     RevocationsUnavailable,
     RevokedToken,
     Unavailable,
@@ -42,8 +43,11 @@ DEFAULT_MAX_STALENESS: Final = 600.0
 """Seconds: the life of an access token, so that an outage of the issuer is not everyone's."""
 
 _START_PATIENCE = 3.0  # seconds that opening waits for keys and revocations
+_ELSEWHERE_PATIENCE = 3.0  # seconds for an answer of the event loop that the verifier runs in, from another one
 _REPORT_INTERVAL = 1.0
 _CANCEL_INTERVAL = 0.5
+
+_Answer = TypeVar("_Answer")
 
 _log = logging.getLogger(__name__)
 
@@ -59,7 +63,8 @@ class Verifier:
     (`testing.py`).
 
     Open it with `lifespan` or `async with`; several times is as good as once. A verifier that nobody opened opens
-    itself at the first token, and is closed with its event loop.
+    itself at the first token, and is closed with its event loop. It runs in one event loop: others that run at the
+    same time are served with what is known there.
     """
 
     def __init__(
@@ -100,8 +105,13 @@ class Verifier:
         self._known = self._verified = 0
         """How often a token was found good, and is not counted yet: a counter's own lock costs more than the rest of a
         request with a known token."""
-        self._starting: asyncio.Task[_Running] | None = None
-        self._running: _Running | None = None
+        self._run: _Run | None = None
+        """What runs, or starts to."""
+        self._running: _Run | None = None
+        """The same once it has started: read by every request."""
+        self._runs: set[_Run] = set()
+        """It, and what ran in other event loops before and may not have ended there yet."""
+        self._choosing = threading.Lock()
         self._openings = 0
 
     @property
@@ -139,8 +149,8 @@ class Verifier:
         verified = self.authenticate_at_once(access_token)
         if verified is None:
             await self._start()
-            verified = self.authenticate_at_once(access_token) or await self._judged_by_fetched_key(access_token)
-        return verified
+            verified = self._judged(access_token, sha256(access_token).digest())
+        return verified or await self._judged_by_fetched_key(access_token)
 
     def authenticate_at_once(self, access_token: bytes) -> VerifiedToken | None:
         """As `authenticate`, and None where something must be waited for: its key, or that the verifier has started.
@@ -198,8 +208,9 @@ class Verifier:
 
     def use(self, *, transport: httpx2.AsyncBaseTransport, clock: Clock) -> None:
         """Ask another issuer, and another clock, from now on: for tests. Raises RuntimeError once it is open."""
-        if self._starting is not None:
+        if self._run is not None and not self._run.loop.is_closed():
             raise RuntimeError("the verifier is open: a test must take it over before the application starts")
+        self._run = self._running = None
         self._transport = transport
         self._set_clock(clock)
         self.revocations = RevocationSet()
@@ -227,14 +238,16 @@ class Verifier:
             raise
 
     async def close(self) -> None:
-        """Undo one `open`; after the last, nothing runs any more."""
+        """Undo one `open`; after the last, nothing runs any more. What ran in another event loop ends there."""
         self._openings = max(self._openings - 1, 0)
-        if self._openings == 0 and self._starting is not None:
-            starting, self._starting, self._running = self._starting, None, None
-            starting.cancel()  # which ends its waiting, and nothing where it is done
-            await asyncio.wait({starting})
-            if not starting.cancelled():
-                await starting.result().stop()
+        if self._openings:
+            return
+        with self._choosing:
+            runs, self._runs = self._runs, set()
+            self._run = self._running = None
+        for ending in [run.stop() for run in runs]:
+            if ending is not None:
+                await asyncio.shield(ending)
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -276,7 +289,9 @@ class Verifier:
 
     async def _judged_by_fetched_key(self, access_token: bytes) -> VerifiedToken:
         try:
-            key = await self._keys.key(CompactJWS.parse(access_token, types=ACCESS_TOKEN_TYPES).kid)
+            wanted = self._keys.key(CompactJWS.parse(access_token, types=ACCESS_TOKEN_TYPES).kid)
+            run = self._run
+            key = await (wanted if run is None else run.answer(wanted))
         except VerifierError as exc:
             self._refused(exc)
             raise
@@ -295,33 +310,35 @@ class Verifier:
         _log.debug("refused, %s: %s", type(refusal).__name__, refusal)
 
     async def _start(self) -> None:
-        """Run in this event loop from now on. Whoever comes meanwhile waits for the same start."""
+        """Run from now on, in this event loop unless another that runs has it. Whoever comes meanwhile waits too."""
         loop = asyncio.get_running_loop()
-        if self._starting is None or self._starting.get_loop() is not loop:
-            if self._starting is not None and self._starting.get_loop().is_running():
-                raise RuntimeError("this verifier runs in another event loop: make one for each that runs")
-            self._starting = loop.create_task(self._started(loop))
-        starting = self._starting
-        running = await asyncio.shield(starting)
-        if self._starting is starting:  # and not closed meanwhile
-            self._running = running
+        with self._choosing:
+            run = self._run
+            if run is not None and run.loop is not loop and not run.loop.is_running():
+                run.stop()  # as soon as its event loop goes on, if it ever does
+                run = None
+            if run is None:
+                run = self._run = self._begun(loop)
+                self._running = None
+                self._runs = {run, *(earlier for earlier in self._runs if not earlier.has_ended)}
+        await run.wait_until_started()
+        if self._run is run and run.loop is loop:  # and not closed meanwhile
+            self._running = run
 
-    async def _started(self, loop: asyncio.AbstractEventLoop) -> "_Running":
+    def _begun(self, loop: asyncio.AbstractEventLoop) -> "_Run":
         client = IssuerClient(self.issuer, transport=self._transport)
         live = asyncio.Event()
-        tasks = [
-            loop.create_task(self._keys.follow(client)),
-            loop.create_task(self._feed.follow(client, on_live=live.set)),
-            loop.create_task(self._report()),
-        ]
+        follow = [self._keys.follow(client), self._feed.follow(client, on_live=live.set), self._report()]
         if self._service_token is not None:
-            tasks.append(loop.create_task(self._service_token.follow(client)))
-        with contextlib.suppress(TimeoutError, asyncio.CancelledError):  # cancelled: closed before it was open
+            follow.append(self._service_token.follow(client))
+        return _Run(loop, client, follow, until=self._known_for_the_first_time(live))
+
+    async def _known_for_the_first_time(self, live: asyncio.Event) -> None:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_START_PATIENCE):
                 await live.wait()
                 if not len(self._keys):
                     await self._keys.refresh()
-        return _Running(loop, client, tuple(tasks))
 
     async def _report(self) -> None:
         """Bring the metrics up to date once a second, for as long as this runs."""
@@ -375,22 +392,75 @@ class _Watch:
             end()
 
 
-@dataclass(frozen=True, slots=True)
-class _Running:
-    """What runs while a verifier is open, in one event loop."""
+class _Run:
+    """What runs while a verifier is open, in one event loop. It has started when `until` has ended."""
 
-    loop: asyncio.AbstractEventLoop
-    client: IssuerClient
-    tasks: tuple[asyncio.Task[None], ...]
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        client: IssuerClient,
+        follow: Collection[Coroutine[Any, Any, None]],
+        *,
+        until: Coroutine[Any, Any, None],
+    ) -> None:
+        self.loop = loop
+        self._client = client
+        self._tasks = {loop.create_task(each) for each in follow}
+        self._starting = loop.create_task(until)
+        self._stopping: asyncio.Task[None] | None = None
 
-    async def stop(self) -> None:
-        pending = set(self.tasks)
+    @property
+    def has_ended(self) -> bool:
+        return self.loop.is_closed() or (self._stopping is not None and self._stopping.done())
+
+    async def wait_until_started(self) -> None:
+        """Return when it has started, or was stopped before; from another event loop with some patience only."""
+        if not self._starting.done():
+            with contextlib.suppress(KeysUnavailable):
+                await self.answer(asyncio.wait({self._starting}))
+
+    async def answer(self, question: Coroutine[Any, Any, _Answer]) -> _Answer:
+        """What `question` answers in the event loop of this, whichever asks.
+
+        Raises KeysUnavailable where that event loop does not get round to it.
+        """
+        if get_running_loop() is self.loop:
+            return await question
+        try:
+            asked = asyncio.run_coroutine_threadsafe(question, self.loop)
+        except RuntimeError:  # closed meanwhile
+            question.close()
+        else:
+            answered = asyncio.wrap_future(asked)
+            try:
+                await asyncio.wait({answered}, timeout=_ELSEWHERE_PATIENCE)
+            finally:
+                asked.cancel()
+            if answered.done() and not answered.cancelled():
+                return answered.result()
+        raise KeysUnavailable("the event loop that this verifier runs in, another one, does not answer")
+
+    def stop(self) -> asyncio.Task[None] | None:
+        """Let it end, in its own event loop. Answers what ends with it, where that is the running one.
+
+        An event loop that is closed has ended it already.
+        """
+        if get_running_loop() is not self.loop:
+            with contextlib.suppress(RuntimeError):
+                self.loop.call_soon_threadsafe(self.stop)
+            return None
+        if self._stopping is None:
+            self._stopping = self.loop.create_task(self._stop())
+        return self._stopping
+
+    async def _stop(self) -> None:
+        pending = {self._starting, *self._tasks}
         while pending:
             for task in pending:
                 task.cancel()
             # Again after a while: a library on the way (asyncio.wait_for of Python 3.11) may swallow a cancellation.
             _, pending = await asyncio.wait(pending, timeout=_CANCEL_INTERVAL)
-        await self.client.aclose()
+        await self._client.aclose()
 
 
 def _result(refusal: VerifierError) -> Result:

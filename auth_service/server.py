@@ -109,10 +109,10 @@ def bind(address: str, setting: str) -> socket.socket:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's, which at its end lets in who is already before the door.
+    """uvicorn's, which at its end first accepts the connections that wait in the kernel's queue.
 
-    A listening socket that is closed resets the connections that the kernel has taken for it, and whoever has sent a
-    request on one cannot tell whether it was carried out. Who comes after that is refused at once and goes elsewhere.
+    Closing a listening socket resets those, and a client that has sent a request on one cannot tell whether it was
+    carried out. A client that connects after that is refused at once and goes elsewhere.
     """
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

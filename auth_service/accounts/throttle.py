@@ -73,7 +73,8 @@ LOGIN = Limits(
     address=parse_many("100/hour; 30/minute"),
     pair=parse_many("50/day; 20/hour; 5/minute"),
     network=parse_many("1000/hour; 120/minute"),
-    # By the name that was given. An account has two, a user name and an address, so 100 in a day (security checklist, P5).
+    # By the name that was given. An account has two, a user name and an address, so 100 in a day: line P5 of the
+    # security checklist.
     account=parse_many("50/day; 30/hour; 10/minute"),
     everybody=parse_many("1200/minute"),
 )
@@ -197,7 +198,7 @@ class Throttle:
         ignoring: tuple[Bucket, ...] = ()
         in_line: Bucket | None = None
         async with AsyncExitStack() as line:
-            # Behind those who wait already; but in no line that strangers make long.
+            # Join a line that exists already, unless it is one that strangers can make long.
             obstacle = next(
                 (each for each in buckets if each.bucket not in _STRANGERS and each.key in self._lines), None
             )
@@ -211,7 +212,7 @@ class Throttle:
                     raise _held_back(limits, obstacle.bucket, retry_after=wait)
                 else:
                     if in_line is not None and in_line not in _STRANGERS and obstacle.bucket in _STRANGERS:
-                        await line.aclose()  # whom strangers hold back must not hold back the rest of this line
+                        await line.aclose()  # so that nobody waits behind an attempt that strangers hold back
                         in_line = None
                     lock = self._lines.setdefault(obstacle.key, asyncio.Lock())
                     try:

@@ -118,6 +118,7 @@ def test_the_printed_lines_work_and_ctrl_c_stops_everything(dev: _Dev, folder: P
     printed += dev.end(signal.SIGINT)
     assert dev.process.returncode == 0
     assert "Traceback" not in printed
+    assert "feed was lost" not in printed, "the gateway went first"
     assert printed.rstrip().endswith(f"Stopped. The data is kept in {folder}")
     assert _gone(everything), "no store is left"
     for name in ("encryption.key", "postgresql.password"):

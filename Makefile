@@ -22,8 +22,8 @@ SESSION_TESTS := $(addprefix tests/test_,refresh.py late_refresh.py sessions.py 
 help: ## list these commands
 	@grep -E '^[a-z][a-z0-9-]*:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
-dev: .venv/installed-dev ## the issuer on :8000 and the gateway example on :8001, on a private PostgreSQL and Redis, with a demo user
-	@exec .venv/bin/auth-service dev
+dev: .venv/installed-dev ## the issuer on :8000 and the gateway example on :8001, on a private PostgreSQL and Redis, with a demo user (ARGS="--port 8100" chooses another port)
+	@exec .venv/bin/auth-service dev $(ARGS)
 
 test: .venv/installed-all ## the whole suite, on a real PostgreSQL and a real Redis (ARGS="-k name" narrows it)
 	.venv/bin/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --ignore=tests/e2e --ignore=tests/image $(ARGS)

@@ -1,7 +1,7 @@
 """The metrics of the service. Each label has a small, fixed set of values: never input.
 
-Where the values of a label are listed here, each is told from the beginning, as zero: a first reuse that came with its
-own time series would be no increase to Prometheus. How they are written down for it is `exposition.py`'s concern.
+Where the values of a label are listed here, each series is created at 0 in advance: Prometheus sees no increase in the
+first sample of a new series. How they are written down for it is `exposition.py`'s concern.
 """
 
 import platform

@@ -95,6 +95,8 @@ async def check_keys(database: Database, keys: SigningKeyStore) -> Finding:
 
 def _away(subject: Literal["postgresql", "redis"], place: str, setting: str, exc: Unavailable) -> Finding:
     kind = exc.reason.rpartition(" ")[2]
+    if kind == "ConnectionError" and exc.__cause__ and isinstance(exc.__cause__.__context__, ConnectionRefusedError):
+        kind = "ConnectionRefusedError"  # redis-py has one class for all that keeps it from a server
     return Finding(subject, "away", f"{place}: {_MEANING.get(kind, kind)} ({setting})")
 
 

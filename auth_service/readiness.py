@@ -1,4 +1,7 @@
-"""Whether this process has started, may be sent traffic, and is going away. The probes read it; `app.py` writes it."""
+"""Whether this process has started, may be sent traffic, and is going away.
+
+The probes read it; `application.py` writes it.
+"""
 
 from dataclasses import dataclass, field
 

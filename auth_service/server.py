@@ -42,10 +42,17 @@ class PortBusy(Exception):
     """A port that a setting names cannot be bound."""
 
 
-def serve(settings: Settings, *, factory: ApplicationFactory = create_app) -> None:
+def _nothing() -> None:
+    return
+
+
+def serve(
+    settings: Settings, *, factory: ApplicationFactory = create_app, before_stop: Callable[[], None] = _nothing
+) -> None:
     """Serve both ports until SIGTERM or SIGINT, then finish what is in flight and return.
 
     Raises PortBusy before anything is started. `factory` must be importable by name: each worker calls it.
+    `before_stop` is called when a stop is asked for, before anything is drained: everything waits for it.
     """
     _allow_many_connections()
     public = bind(settings.listen, "AUTH_LISTEN")
@@ -83,14 +90,14 @@ def serve(settings: Settings, *, factory: ApplicationFactory = create_app) -> No
         try:
             # uvicorn has no other way to say what its workers are.
             multiprocess.Process = _Worker  # type: ignore[misc]
-            _Workers(config, sockets).run()
+            _Workers(config, sockets, before_stop).run()
         finally:
             shutil.rmtree(directory, ignore_errors=True)
     else:
         # uvicorn raises the signal again once it has stopped: a stop that was asked for is not a failure.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, _ignore)
-        _Server(config).run(sockets)
+        _Server(config, before_stop).run(sockets)
 
 
 def bind(address: str, setting: str) -> socket.socket:
@@ -109,11 +116,19 @@ def bind(address: str, setting: str) -> socket.socket:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's, which at its end lets in who is already before the door.
+    """uvicorn's, which at its end first accepts the connections that wait in the kernel's queue.
 
-    A listening socket that is closed resets the connections that the kernel has taken for it, and whoever has sent a
-    request on one cannot tell whether it was carried out. Who comes after that is refused at once and goes elsewhere.
+    Closing a listening socket resets those, and a client that has sent a request on one cannot tell whether it was
+    carried out. A client that connects after that is refused at once and goes elsewhere.
     """
+
+    def __init__(self, config: uvicorn.Config, before_stop: Callable[[], None] = _nothing) -> None:
+        super().__init__(config)
+        self._before_stop = before_stop
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._before_stop()
+        super().handle_exit(sig, frame)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         waiting = [connection for listening in sockets or () for connection in _taken_by_the_kernel(listening)]
@@ -144,7 +159,12 @@ class _Workers(Multiprocess):
     Held open until the last of them has gone, they would take requests that nobody reads, and reset them at the end.
     """
 
+    def __init__(self, config: uvicorn.Config, sockets: list[socket.socket], before_stop: Callable[[], None]) -> None:
+        super().__init__(config, sockets)
+        self._before_stop = before_stop
+
     def terminate_all(self) -> None:
+        self._before_stop()
         for listening in self.sockets:
             listening.close()
         super().terminate_all()

@@ -51,6 +51,8 @@ def _network(value: object) -> object:
 
 
 def _audience(value: str) -> str:
+    if re.search(r'["\[\]]', value):  # a list in JSON, which would become names that nobody asks for
+        raise ValueError('must not hold ", [ or ]: a list is written with commas or spaces, like orders,payments')
     if len(value) > 255 or not value.isprintable():  # what a verifier accepts in `aud`
         raise ValueError("must have at most 255 characters, all of which can be seen")
     return value

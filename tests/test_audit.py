@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -371,12 +371,26 @@ async def test_the_command_line_reads_the_log(service: Service) -> None:
     assert await listed("--actor", ada.id) == [event for event in everything if event["actor_id"] == ada.id]
     assert await listed("--since", "2999-01-01") == []
     assert await listed("--since", "2000-01-01") == everything
+    for name in (ada.username, ada.email):
+        assert await listed("--actor", name) == await listed("--actor", ada.id)
+    assert await listed("--target", ada.username, "--action", "user.granted") == [granted]
+    newest, *others = everything
+    assert await listed("--since", newest["occurred_at"]) == [newest], "as it was printed"
+    assert await listed("--until", newest["occurred_at"]) == others
+    east = datetime.fromisoformat(newest["occurred_at"]).astimezone(timezone(timedelta(hours=5)))
+    assert await listed("--until", east.isoformat()) == others
     table = await asyncio.to_thread(command, "audit", "list", "--limit", "2", settings=service.settings)
     assert table.err == "There are more: see --limit.\n"
     assert len(table.out.splitlines()) == 3
     assert "user.granted" in table.out
     wrong = await asyncio.to_thread(command, "audit", "list", "--action", "nonsense", settings=service.settings)
     assert wrong.code == 2
+    wrong = await asyncio.to_thread(command, "audit", "list", "--since", "yesterday", settings=service.settings)
+    assert (wrong.code, "like 2030-01-31" in wrong.err) == (2, True)
+    for option in ("--actor", "--target"):
+        wrong = await asyncio.to_thread(command, "audit", "list", option, "nobody", settings=service.settings)
+        assert (wrong.code, wrong.out) == (1, ""), "not an empty list"
+        assert "there is no user 'nobody'. Of a client, a session or a key give the id" in wrong.err
 
 
 async def test_no_event_holds_a_name_an_address_or_a_secret(service: Service) -> None:

@@ -80,6 +80,7 @@ def test_a_client_that_cannot_be_is_refused_with_the_reason(run: Run) -> None:
     _json(run("clients", "add", "billing", "--json"))
     again = run("clients", "add", "billing")
     assert (again.code, "another client has this name" in again.err) == (1, True)
+    assert "`auth-service clients rotate-secret billing` gives it a new secret" in again.err
     for arguments, reason in (
         (("with space",), "client_name"),
         (("x" * 65,), "client_name"),

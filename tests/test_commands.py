@@ -222,6 +222,7 @@ async def test_granted_scopes_are_in_the_next_token_and_taken_ones_are_not(run: 
         ("users", "grant"),
         ("users", "ungrant"),
         ("sessions", "list"),
+        ("sessions", "list", "--user"),
         ("sessions", "revoke", "--user"),
     ],
     ids=" ".join,
@@ -257,6 +258,8 @@ async def test_sessions_are_listed_and_revoked(run: Run, service: Service) -> No
     assert listed[0].keys() == {
         "id", "created_at", "last_used_at", "expires_at", "transport", "scope", "ip", "user_agent",
     }  # fmt: skip
+    done = await asyncio.to_thread(run, "sessions", "list", "--user", user.username, "--json")
+    assert json.loads(done.out) == listed, "as `sessions revoke` takes it"
     done = await asyncio.to_thread(run, "sessions", "revoke", sids[0])
     assert (done.code, done.out) == (0, "Revoked 1 session.\n")
     assert problem(await service.refresh(other.refresh_token)) == (401, "refresh_token_revoked")
@@ -290,6 +293,13 @@ def test_a_session_that_cannot_be_revoked_is_refused(
     assert says in done.err
 
 
+@pytest.mark.parametrize("users", [(), ("ada", "--user", "ada")])
+def test_sessions_are_listed_of_one_user(run: Run, users: tuple[str, ...]) -> None:
+    done = run("sessions", "list", *users)
+    assert (done.code, done.out) == (2, "")
+    assert "give one USER, whose sessions to list: `auth-service users list` names them" in done.err
+
+
 def test_check_finds_nothing_wrong(run: Run) -> None:
     done = run("check")
     assert (done.code, done.err) == (0, "")
@@ -306,7 +316,7 @@ def test_check_finds_nothing_wrong(run: Run) -> None:
         ({"AUTH_DATABASE_URL": "postgresql://auth:canary@127.0.0.1:{pg}/x"}, "postgresql", "user or password"),
         ({"AUTH_DATABASE_URL": "{url}_no"}, "postgresql", "no database of this name"),
         ({"AUTH_DATABASE_URL": "postgresql://auth:canary@nowhere.invalid/x"}, "postgresql", "host name is not known"),
-        ({"AUTH_REDIS_URL": "redis://:canary@127.0.0.1:{free}"}, "redis", "cannot be reached"),
+        ({"AUTH_REDIS_URL": "redis://:canary@127.0.0.1:{free}"}, "redis", "nothing listens there"),
         ({"AUTH_REDIS_URL": "redis://127.0.0.1:{redis}/9999"}, "redis", "database number"),
     ],
 )
@@ -337,7 +347,7 @@ def test_check_says_which_store_is_away_and_why(
 def test_check_names_a_setting_that_is_misspelt(run: Run) -> None:
     done = run("check", given={"AUTH_TRUSTED_PROXY": "10.0.0.0/8", "AUTH_AUDIENCE": "orders", "AUTH_PORT": "tcp://x"})
     assert done.code == 0
-    assert re.findall(r"^AUTH_\w+", done.out, re.M) == ["AUTH_TRUSTED_PROXY"]
+    assert re.findall(r"^(AUTH_\w+) +(\w+)", done.out, re.M) == [("AUTH_TRUSTED_PROXY", "unknown")]
     assert "is AUTH_TRUSTED_PROXIES meant?" in done.out
 
 

@@ -34,15 +34,15 @@ def folder() -> Iterator[Path]:
 
 
 class _Dev:
-    """One run of `auth-service dev`."""
+    """One run of `auth-service dev`, in a terminal with these settings."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **given: str) -> None:
         self.port, self.internal_port, self.gateway_port = free_port(), free_port(), free_port()
         self.page = f"http://127.0.0.1:{self.gateway_port}/"
         self.process = spawn(
             "dev", "--port", str(self.port), "--internal-port", str(self.internal_port),
             "--gateway-port", str(self.gateway_port), "--folder", str(folder),
-            env=environment(), cwd=folder, stderr=subprocess.STDOUT,
+            env=environment() | given, cwd=folder, stderr=subprocess.STDOUT,
         )  # fmt: skip
         self.stores: list[psutil.Process] = []
         self.gateways: list[psutil.Process] = []
@@ -118,6 +118,7 @@ def test_the_printed_lines_work_and_ctrl_c_stops_everything(dev: _Dev, folder: P
     printed += dev.end(signal.SIGINT)
     assert dev.process.returncode == 0
     assert "Traceback" not in printed
+    assert "feed was lost" not in printed, "the gateway went first"
     assert printed.rstrip().endswith(f"Stopped. The data is kept in {folder}")
     assert _gone(everything), "no store is left"
     for name in ("encryption.key", "postgresql.password"):
@@ -145,6 +146,35 @@ def test_the_second_start_finds_the_data_and_a_killed_one_is_cleaned_up_after(de
         assert _gone([*after.stores, *after.gateways]), "a plain kill stops the stores too"
     finally:
         after.clean_up()
+
+
+def test_a_terminal_that_has_read_the_environment_of_one_run_starts_the_next(dev: _Dev, folder: Path) -> None:
+    script = f". {folder / 'environment'}; env -0"
+    done = subprocess.run(
+        ["bash", "-ec", script], env=environment(), capture_output=True, text=True, check=True, timeout=30
+    )
+    read = dict(line.split("=", 1) for line in done.stdout.split("\0") if line.startswith("AUTH_"))
+    assert read["AUTH_DATABASE_URL"].startswith("postgresql://"), "what the other commands need"
+    dev.end(signal.SIGINT)
+    after = _Dev(folder, **read)
+    try:
+        after.wait_until_up()  # with stores of its own: those that were read of are gone
+        assert _log_in(after.port) == 200
+    finally:
+        after.clean_up()
+
+
+def test_the_page_signs_in_beside_the_origins_that_were_given(folder: Path) -> None:
+    own = "http://127.0.0.1:5173"
+    dev = _Dev(folder, AUTH_ALLOWED_ORIGINS=own)
+    try:
+        dev.wait_until_up()
+        body = {"email": "demo@example.com", "password": "demo demo demo", "transport": "cookie"}
+        for origin, status in ((own, 200), (dev.page.rstrip("/"), 200), ("http://127.0.0.1:5174", 403)):
+            answer = httpx2.post(f"http://127.0.0.1:{dev.port}/user/login", json=body, headers={"Origin": origin})
+            assert answer.status_code == status, origin
+    finally:
+        dev.clean_up()
 
 
 def test_a_second_one_in_the_same_folder_is_refused_and_the_first_goes_on(dev: _Dev, folder: Path) -> None:

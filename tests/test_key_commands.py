@@ -97,7 +97,7 @@ def test_an_unknown_kid_is_said_to_be_one_whatever_it_begins_with(settings: Call
     for arguments in ([kid], [kid, "--end-sessions"], ["--json", "--", kid]):
         done = command("keys", "revoke", *arguments, settings=settings())
         assert (done.code, done.out) == (1, ""), arguments
-        assert "there is no key of this kid" in done.err
+        assert "there is no key of this kid: `auth-service keys list` shows them" in done.err
 
 
 @pytest.mark.parametrize("arguments", [["rotate"], ["revoke"], ["rewrap"]])

@@ -20,6 +20,7 @@ from tests.support.command import command as command_of
 
 _ROOT = Path(__file__).parent.parent
 _README = (_ROOT / "README.md").read_text("utf-8")
+_OPENING = _README.partition("\n## ")[0]
 
 
 @pytest.fixture
@@ -75,6 +76,7 @@ def test_the_first_session_runs_as_it_stands(folder: Path) -> None:
         assert '"username":"ada"' in done.stdout
         assert '"current":true' in done.stdout
         assert '"code": "invalid_token"' in done.stdout, "after the logout the access token opens nothing"
+        assert not re.search(r"[\]}][\[{]", done.stdout), "each answer ends its line"
         assert '"jwks_uri"' in done.stdout
         assert '"kty":"RSA"' in done.stdout
         of_the_token = re.findall(r'{"active":.*?}', done.stdout)
@@ -88,6 +90,32 @@ def test_the_first_session_runs_as_it_stands(folder: Path) -> None:
         dev.stdout.read()
         dev.stdout.close()
         assert dev.wait(30) == 0
+
+
+def test_the_first_session_goes_on_with_the_refreshed_tokens() -> None:
+    session = re.findall(r"```bash\n(.*?)```", _README, re.S)[0]
+    after_the_refresh = session.partition("/user/refresh-token")[2].partition("/user/logout")[0]
+    for kind in ("access_token", "refresh_token"):
+        assert f"| member {kind})" in after_the_refresh, "what comes next would use the tokens that were replaced"
+
+
+def test_the_three_lines_of_the_opening_are_those_of_the_whole_service() -> None:
+    [opening] = re.findall(r"```python\n(.*?)```", _OPENING, re.S)
+    [service] = [block for block in _python_blocks() if "from starlette.applications" in block]
+    assert opening in service
+    for line in ("verifier = Verifier(", "lifespan=verifier.lifespan", "Middleware(BearerMiddleware"):
+        assert line in opening
+
+
+def test_the_lines_for_a_browser_are_those_at_the_head_of_the_client() -> None:
+    [block] = re.findall(r"```js\n(.*?)```", _README, re.S)
+    imported, *lines = filter(None, block.splitlines())
+    assert imported == 'import { AuthClient } from "./auth-client.js";'
+    client = (_ROOT / "gateway_example" / "static" / "auth-client.js").read_text("utf-8")
+    head = client.partition("*/")[0]
+    assert "export class AuthClient " in client
+    for line in lines:
+        assert line in head
 
 
 @pytest.mark.parametrize("framework", ["starlette", "fastapi"])
@@ -131,15 +159,21 @@ def test_the_settings_table_is_the_settings() -> None:
 
 
 def test_every_file_it_names_exists() -> None:
-    section = _README.partition("## Where things are")[2].partition("##")[0]
-    for row in section.splitlines():
-        folder = _ROOT
-        for name in re.findall(r"`([a-z_/]+(?:\.[a-z]+)?/?)`", row.rpartition(" | ")[2]):
-            path = _ROOT / name if (_ROOT / name).exists() else folder / name
-            if not path.exists():
-                path = _ROOT / "auth_service" / name
-            assert path.exists(), name
-            folder = path.parent
+    for path in _where_things_are():
+        assert path.exists(), path
+
+
+def test_every_module_is_in_its_list_of_where_things_are() -> None:
+    named = _where_things_are()
+    for module in sorted((_ROOT / "auth_service").iterdir()):
+        if not module.name.startswith("_") and module.suffix in (".py", ""):
+            assert any(path.is_relative_to(module) for path in named), module
+
+
+def test_its_contents_are_its_sections() -> None:
+    titles = re.findall(r"^## (.*)$", _README, re.M)
+    links = re.findall(r"\]\(#(.*?)\)", _OPENING)
+    assert links == [re.sub(r"[^a-z0-9 -]", "", title.lower()).replace(" ", "-") for title in titles]
 
 
 def test_every_command_it_names_exists() -> None:
@@ -153,8 +187,33 @@ def test_every_command_it_names_exists() -> None:
     assert all(f"\n{target}:" in makefile for target in targets)
 
 
+def test_make_dev_hands_its_arguments_on() -> None:
+    options = "--port 8100 --internal-port 9100 --gateway-port 8101"
+    assert f'make dev ARGS="{options}"' in _README
+    done = subprocess.run(
+        ["make", "-n", "dev", f"ARGS={options}"], cwd=_ROOT, capture_output=True, text=True, check=True
+    )
+    assert f"auth-service dev {options}\n" in done.stdout
+
+
 def _python_blocks() -> list[str]:
-    return re.findall(r"```python\n(.*?)```", _README, re.S)
+    """The whole programs: the lines of the opening are a piece of one."""
+    return re.findall(r"```python\n(.*?)```", _README.removeprefix(_OPENING), re.S)
+
+
+def _where_things_are() -> list[Path]:
+    """The files of the list. A name without its folder is of the one before it, or else of the service."""
+    section = _README.partition("## Where things are")[2].partition("\n## ")[0]
+    paths = []
+    for row in re.findall(r"^\| (?!you look for).* \| (.*) \|$", section, re.M):
+        folder = _ROOT
+        names = re.findall(r"`([A-Za-z_/-]+(?:\.[a-z]+)?/?)`", row)
+        assert names, row
+        for name in names:
+            places = (_ROOT / name, folder / name, _ROOT / "auth_service" / name)
+            paths.append(next((place for place in places if place.exists()), folder / name))
+            folder = paths[-1].parent
+    return paths
 
 
 def _shown(default: object) -> str:

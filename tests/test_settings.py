@@ -223,6 +223,7 @@ def test_the_command_line_names_them_all_too_and_exits_with_2(environment: Envir
         ("AUTH_DEFAULT_SCOPES", "profile auth:admin", "item 2"),
         ("AUTH_DEFAULT_SCOPES", "revocations:read", "never to everybody"),
         ("AUTH_AUDIENCES", "x" * 256, "255"),
+        ("AUTH_AUDIENCES", '["orders", "payments"]', "a list is written with commas or spaces"),
         ("AUTH_FIRST_PARTY_CLIENT_ID", "a b", "letter"),
         ("AUTH_ACCESS_TOKEN_EMAIL", "perhaps", "true or false"),
         ("AUTH_LOG_LEVEL", "loud", "'debug', 'info', 'warning' or 'error'"),

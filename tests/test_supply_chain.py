@@ -193,3 +193,8 @@ def test_a_package_that_is_pinned_twice_is_audited_in_both_versions() -> None:
     assert advisories.rounds(["a==1", "b==1", "a==2", "c==1", "a==3"]) == [["a==1", "b==1", "c==1"], ["a==2"], ["a==3"]]
     pinned = advisories.requirements(_ROOT / "uv.lock")
     assert sorted(line for one in advisories.rounds(pinned) for line in one) == sorted(pinned)
+
+
+def test_the_image_is_made_with_the_uv_of_the_makefile() -> None:
+    [of_the_makefile] = re.findall(r"^UV_VERSION := (\S+)$", (_ROOT / "Makefile").read_text(), re.M)
+    assert re.findall(r"uv==(\S+)", (_ROOT / "Dockerfile").read_text()) == [of_the_makefile]

@@ -36,7 +36,7 @@ from tests.support.scripted_issuer import (
 )
 
 LATEST = 2.0
-"""Seconds within which a revocation must be known again after any fault of the connection (DESIGN.md §1)."""
+"""Seconds within which a revocation must be known again after any fault of the connection."""
 
 
 @pytest.fixture

@@ -319,9 +319,9 @@ def _signers(forger: Forger, attackers_key: RSAPrivateKey) -> list[Signer]:
 
 
 def _promised(text: str, kid: str, now: int) -> dict[str, Any] | None:
-    """The claims of `text` if it is what SECURITY.md §1-V lets a verifier accept, whatever its signature; else None.
+    """The claims of `text` if a verifier may accept it, whatever its signature, by the security checklist; else None.
 
-    Written from that list alone, and in another way than the verifier: nothing of it is used here.
+    Written from lines V1 to V8 of that list alone, and in another way than the verifier: nothing of it is used here.
     """
     if len(text) > 8192 or text.count(".") != 2 or not set(text) <= set(ALPHABET + "."):
         return None

@@ -1,7 +1,8 @@
 """The verifier and the tokens that it must refuse, and why: directly, and over HTTP behind `BearerMiddleware`.
 
 Each case is an honest token with one change, and each is held against its honest twin, so that no case passes for a
-reason of its own making. The parameters name the lines of SECURITY.md (V1 to V8) and the flaws that other projects had.
+reason of its own making. The parameters name lines V1 to V8 of the security checklist and the flaws that other projects
+had.
 """
 
 import contextlib

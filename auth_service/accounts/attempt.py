@@ -1,8 +1,8 @@
 """One attempt: its places among those that are under way, and the failures that it stands before and may leave behind.
 
-An attempt takes its places first and reads the failures then; one that fails is counted before its places are free. So
-whatever was in front is seen as under way, as a failure, or for a moment as both, and never as neither: the keys may
-live on different nodes, and no step has to be atomic over two of them. How often what may fail is `throttle.py`'s.
+An attempt takes its places first and then reads the failures; one that fails is counted before it frees its places. So
+an earlier attempt is always seen: as running, as a failure, or for a moment as both. No step has to be atomic over two
+keys, which may live on different nodes. The limits are `throttle.py`'s.
 """
 
 import asyncio
@@ -68,9 +68,9 @@ class Attempt:
         self._has_left = False
 
     async def enter(self, *, ignoring: Collection[Bucket] = ()) -> Filled | None:
-        """Take the places, all or none; answers a bucket that has no room, one that is full of failures before others.
+        """Take the places, all or none. Returns a bucket that has no room; if there are several, one full of failures.
 
-        Those that are ignored hold nothing back.
+        Buckets in `ignoring` hold nothing back.
         """
         with redis_failures():
             positions = await self._stores.places.enter(self._id, [(each.key, each.room) for each in self._buckets])

@@ -1,4 +1,4 @@
-"""Name questions: how many names an address may learn to be taken. Registration has to tell (409), so it is asked.
+"""Name questions: registration has to tell that a name is taken (409). How many such names an address may find out.
 
 A question is counted before it is answered, and forgotten if the answer was not "taken": however many are asked at
 once, no more than these are answered, and what is refused looks the same for a taken name and a free one. The same

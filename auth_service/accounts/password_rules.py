@@ -21,8 +21,8 @@ class PasswordRules:
     """The rules for every new password, whoever sets it. An imported hash has no password to judge."""
 
     def __init__(self, *, min_length: int, host: str, client_id: str) -> None:
-        """`host` and `client_id`: how this service is called, by its address and in its tokens."""
-        # One, since it holds the GIL. Not those that hash: new passwords take no login's place in the queue.
+        """`host` and `client_id` are names of this service, in its address and in its tokens: easy to guess here."""
+        # One thread, since judging holds the GIL; and not one of those that hash, so that no login waits for it.
         self._thread = BoundedThreads("new password", count=1, places=_PLACES, refused=NEW_PASSWORDS_REFUSED)
         self._min_length = min_length
         self._service = {
@@ -30,12 +30,12 @@ class PasswordRules:
         }
 
     async def require(self, password: str, *, username: str, email: str, field: str = "password") -> None:
-        """Raises WeakPassword, which says which rule is not met, and Unavailable when too many wait to be judged.
+        """Raises WeakPassword, which names the rule that is not met, and Unavailable if the queue of judging is full.
 
         Length is counted in code points after NFKC.
         """
         normalised = normalise(password)
-        # The lesser of the two: one code point may become eighteen.
+        # The smaller count of the two: NFKC may turn one code point into eighteen.
         if min(len(password), len(normalised)) < self._min_length:
             raise WeakPassword(f"The password needs at least {self._min_length} characters.", field=field)
         if len(normalised.encode()) > MAX_BYTES:

@@ -54,11 +54,11 @@ _BEYOND_GUESSING = _Finding(math.inf)
 def weakness(password: str, known: Mapping[str, str]) -> str | None:
     """What makes `password` guessable in ENOUGH_GUESSES, to be put behind "The password is"; None where nothing does.
 
-    `known`: words that a guesser would try for this account, in lower case, and what each is. The answer tells what was
-    recognised and repeats nothing of the password. Takes 1 to 10 ms for what people choose; the worst
-    that a search has found takes 150 ms.
+    `known`: words that a guesser would try for this account, in lower case, and what each is. The text that is returned
+    names what was recognised and repeats nothing of the password. Takes 1 to 10 ms for what people choose, and 150 ms
+    for the worst case that a search has found.
     """
-    # A text first meets itself again in its double after its shortest period.
+    # The shortest period of a text: where it is found again in its double, after the start.
     period = (password + password).find(password, 1)
     times = len(password) // period
     if times > 1 and _find(password[:period], known).guesses * times < ENOUGH_GUESSES:

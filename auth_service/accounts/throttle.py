@@ -1,9 +1,9 @@
 """Throttles: how often something may fail with a password or a name, and until when whoever tries is held back.
 
-What is counted are failures. What is under way may still become one, so there is never more of it than there may be
-failures: however many come at once, no more of them fail than one by one. The others wait for those in front, since a
-success holds nobody back. A bucket is filled by one name or address whether or not there is such an account, and says
-so in the same words. A window begins with its first failure. The keys hold digests.
+Failures are counted. An attempt that is still running may become one, so no more attempts run at once than failures are
+left: sending many at once gains nothing. The others wait in line, because a success holds nobody back. A bucket belongs
+to a name or an address, whether or not there is such an account, and refuses in the same words. A window begins with
+its first failure. The keys hold digests.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from auth_service.stores.rate_limits import Counters, MemoryCounters, RedisCount
 from auth_service.stores.redis import RedisClient, redis_failures
 
 _IN_LINE = 10.0  # seconds that an attempt waits for others that wait
-_FOR_ROOM = 3.0  # seconds that the first of them waits for room: it comes sooner, unless what is under way is stuck
+_FOR_ROOM = 3.0  # seconds that the first in line waits for room: longer only where a running attempt is stuck
 _LOOK_EVERY = 0.02  # seconds: about as long as one password takes to hash
 
 _T = TypeVar("_T")
@@ -73,7 +73,8 @@ LOGIN = Limits(
     address=parse_many("100/hour; 30/minute"),
     pair=parse_many("50/day; 20/hour; 5/minute"),
     network=parse_many("1000/hour; 120/minute"),
-    # By the name that was given. An account has two, a user name and an address, so 100 in a day: SECURITY.md P5.
+    # By the name that was given. An account has two, a user name and an address, so 100 in a day: line P5 of the
+    # security checklist.
     account=parse_many("50/day; 30/hour; 10/minute"),
     everybody=parse_many("1200/minute"),
 )
@@ -106,7 +107,7 @@ RENAMING = Limits(
     address=parse_many("20/hour"),
     account=parse_many("20/hour"),
 )
-# Told as zero from the beginning: a rate sees no first increase of what was not there.
+# Created at 0 in advance: Prometheus sees no increase in the first sample of a new series.
 for _limits in (LOGIN, REGISTRATION, PASSWORD_CHECK, NEW_PASSWORD, RENAMING):
     for _bucket, _windows in _limits.buckets():
         if _windows:
@@ -197,7 +198,7 @@ class Throttle:
         ignoring: tuple[Bucket, ...] = ()
         in_line: Bucket | None = None
         async with AsyncExitStack() as line:
-            # Behind those who wait already; but in no line that strangers make long.
+            # Join a line that exists already, unless it is one that strangers can make long.
             obstacle = next(
                 (each for each in buckets if each.bucket not in _STRANGERS and each.key in self._lines), None
             )
@@ -211,7 +212,7 @@ class Throttle:
                     raise _held_back(limits, obstacle.bucket, retry_after=wait)
                 else:
                     if in_line is not None and in_line not in _STRANGERS and obstacle.bucket in _STRANGERS:
-                        await line.aclose()  # nobody waits behind one whom strangers hold back
+                        await line.aclose()  # so that nobody waits behind an attempt that strangers hold back
                         in_line = None
                     lock = self._lines.setdefault(obstacle.key, asyncio.Lock())
                     try:
@@ -228,7 +229,7 @@ class Throttle:
         return attempt
 
     def _buckets(self, limits: Limits, address: str | None, account: str | None) -> list[Filled]:
-        """Those that an attempt fills: an address in an unthrottled network has none of its own."""
+        """The buckets of an attempt. An address in an unthrottled network has none of its own."""
         keys: dict[Bucket, str] = {
             "pair": bucket_key(address_part(address), account),
             "account": bucket_key(account),

@@ -1,5 +1,7 @@
 """What the commands take: types of arguments that refuse, with exit code 2, what could never be right."""
 
+from datetime import UTC, datetime
+
 import click
 
 from auth_service.tokens import scope as scopes
@@ -30,7 +32,23 @@ class _Scope(click.ParamType[str]):
         return str(value)
 
 
+class _Moment(click.ParamType[datetime]):
+    """A day or a time, as ISO 8601 and RFC 3339 write them; in UTC where it does not say otherwise."""
+
+    name = "time"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        if isinstance(value, datetime):
+            return value
+        try:
+            found = datetime.fromisoformat(str(value))
+            return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+        except (ValueError, OverflowError):
+            self.fail("give a day or a time in UTC, like 2030-01-31 or 2030-01-31T12:00:00Z", param, ctx)
+
+
 TEXT = _Text()
 SCOPE = _Scope()
+MOMENT = _Moment()
 
 user_argument = click.argument("user", type=TEXT)

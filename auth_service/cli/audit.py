@@ -1,18 +1,21 @@
 """`auth-service audit`: reading the audit log."""
 
-from datetime import UTC, datetime
+import re
+from datetime import datetime
 from typing import get_args
+from uuid import UUID
 
 import click
 
 from auth_service.audit import Action
 from auth_service.audit_trail import AuditEvent, AuditFilter, audit_events
-from auth_service.cli.arguments import TEXT
+from auth_service.cli.arguments import MOMENT, TEXT
 from auth_service.cli.output import json_option, show
 from auth_service.cli.running import with_parts
+from auth_service.errors import NotFound
 from auth_service.parts import Parts
 
-_SINCE = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%d %H:%M"]
+_KID = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
 
 
 @click.group()
@@ -22,23 +25,33 @@ def audit() -> None:
 
 @audit.command("list", short_help="List audit events, the newest first.")
 @click.option("--action", type=click.Choice(get_args(Action)), metavar="ACTION", help="Only these, like user.login.")
-@click.option("--actor", type=TEXT, metavar="ID", help="Only what this user or client did.")
-@click.option("--target", type=TEXT, metavar="ID", help="Only what was done to this.")
-@click.option("--since", type=click.DateTime(_SINCE), metavar="TIME", help="Only from then on, like 2030-01-31.")
+@click.option("--actor", type=TEXT, metavar="WHO", help="Only what this user or client did.")
+@click.option("--target", type=TEXT, metavar="WHAT", help="Only what was done to this.")
+@click.option("--since", type=MOMENT, metavar="TIME", help="Only from then on, like 2030-01-31 or …T12:00:00Z.")
+@click.option("--until", type=MOMENT, metavar="TIME", help="Only before then.")
 @click.option(
     "--limit", type=click.IntRange(1, 10_000), default=100, show_default=True, metavar="COUNT", help="At most so many."
 )
 @json_option
 def list_events(
-    action: str | None, actor: str | None, target: str | None, since: datetime | None, limit: int, as_json: bool
+    action: str | None,
+    actor: str | None,
+    target: str | None,
+    since: datetime | None,
+    until: datetime | None,
+    limit: int,
+    as_json: bool,
 ) -> None:
-    """List audit events, the newest first. They hold ids: `users list` shows whose.
+    """List audit events, the newest first. They hold ids, never names.
 
-    How long they are kept is AUTH_AUDIT_RETENTION.
+    WHO and WHAT are the id of a user, client, session, key or token, or the name or e-mail address of a user. A time
+    is in UTC. How long events are kept is AUTH_AUDIT_RETENTION.
     """
-    wanted = AuditFilter(action, actor, target, since and since.replace(tzinfo=UTC))
 
     async def work(parts: Parts) -> list[AuditEvent]:
+        wanted = AuditFilter(
+            action, actor and await _id_of(parts, actor), target and await _id_of(parts, target), since, until
+        )
         return list(await audit_events(parts.database, wanted, limit=limit + 1))
 
     found = with_parts(work)
@@ -67,3 +80,20 @@ def list_events(
     )
     if len(found) > limit:
         click.echo("There are more: see --limit.", err=True)
+
+
+async def _id_of(parts: Parts, text: str) -> str:
+    """The id that a person means. One that is given as such need not exist any more; a name must be a user's."""
+    try:
+        return str(UUID(text))
+    except ValueError:
+        pass
+    if _KID.fullmatch(text):
+        return text
+    try:
+        return str((await parts.users.locate(text)).id)
+    except NotFound:
+        raise click.ClickException(
+            f"there is no user {text!r}. Of a client, a session or a key give the id, as `auth-service clients list`, "
+            "`sessions list` and `keys list` show it"
+        ) from None

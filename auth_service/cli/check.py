@@ -9,7 +9,7 @@ from auth_service.preflight import Finding, check_database, check_keys, check_re
 from auth_service.settings import Settings, SettingsError, load_settings, misspelt_names
 from auth_service.stores.clock import Clock
 
-_COLOURS = {"ok": "green", "away": "yellow", "wrong": "red"}
+_COLOURS = {"ok": "green", "away": "yellow", "unknown": "yellow", "wrong": "red"}
 
 
 @click.command("check")
@@ -28,7 +28,7 @@ def check(as_json: bool) -> None:
     findings = run_or_exit(lambda: preflight(settings))
     rows = [{"subject": found.subject, "state": found.state, "detail": found.detail} for found in findings]
     rows += [
-        {"subject": name, "state": "ok", "detail": f"this is no setting: is {meant} meant?"}
+        {"subject": name, "state": "unknown", "detail": f"this is no setting: is {meant} meant?"}
         for name, meant in misspelt_names().items()
     ]
     show(rows, as_json=as_json, columns=("subject", "state", "detail"), colours=_COLOURS)

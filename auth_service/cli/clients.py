@@ -67,7 +67,10 @@ def add(
         try:
             return await parts.clients.add(registration, by=OPERATOR)
         except Taken:
-            raise click.ClickException("another client has this name") from None
+            raise click.ClickException(
+                "another client has this name: "
+                f"`auth-service clients rotate-secret {shlex.quote(name)}` gives it a new secret"
+            ) from None
 
     _say_secret("Added", *with_parts(work), as_json=as_json)
 

@@ -92,7 +92,7 @@ def dev(port: int, internal_port: int, gateway_port: int, folder: Path) -> None:
                 _greet(folder, settings, gateway)
                 started.append(gateway)
                 gateway.start()
-                serve(settings)
+                serve(settings, before_stop=gateway.stop)  # before its issuer, whom it would miss
             finally:
                 for number in (signal.SIGINT, signal.SIGTERM):  # an impatient second one must not leave them running
                     signal.signal(number, signal.SIG_IGN)

@@ -12,6 +12,7 @@ from auth_service import audit
 from auth_service.cli.arguments import TEXT
 from auth_service.cli.output import counted, json_option, say, show
 from auth_service.cli.running import with_parts
+from auth_service.errors import NotFound
 from auth_service.keys.life_cycle import Switch
 from auth_service.keys.rewrapping import Rewrapped
 from auth_service.keys.schedule import KeyLife
@@ -101,7 +102,10 @@ def revoke(kid: str, end_sessions: bool, as_json: bool) -> None:
     """
 
     async def work(parts: Parts) -> tuple[bool, int]:
-        is_new = await parts.key_revocation.revoke(kid, by=audit.OPERATOR)
+        try:
+            is_new = await parts.key_revocation.revoke(kid, by=audit.OPERATOR)
+        except NotFound:
+            raise click.ClickException("there is no key of this kid: `auth-service keys list` shows them") from None
         if not end_sessions:
             return is_new, 0
         with _progress("Ending sessions") as progress:

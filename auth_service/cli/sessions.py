@@ -5,7 +5,7 @@ from uuid import UUID
 import click
 
 from auth_service.audit import OPERATOR
-from auth_service.cli.arguments import TEXT, user_argument
+from auth_service.cli.arguments import TEXT
 from auth_service.cli.output import counted, json_option, say, show
 from auth_service.cli.running import locate, with_parts
 from auth_service.parts import Parts
@@ -18,19 +18,23 @@ def sessions() -> None:
 
 
 @sessions.command("list", short_help="List the live sessions of a user.")
-@user_argument
+@click.argument("user", type=TEXT, required=False)
+@click.option("--user", "user_option", type=TEXT, help="The same as USER.")
 @click.option(
     "--limit", type=click.IntRange(1, 10_000), default=200, show_default=True, metavar="COUNT", help="At most so many."
 )
 @json_option
-def list_sessions(user: str, limit: int, as_json: bool) -> None:
+def list_sessions(user: str | None, user_option: str | None, limit: int, as_json: bool) -> None:
     """List the live sessions of USER, the newest first.
 
     USER is an e-mail address, a user name or an id.
     """
+    named = [name for name in (user, user_option) if name is not None]
+    if len(named) != 1:
+        raise click.UsageError("give one USER, whose sessions to list: `auth-service users list` names them")
 
     async def work(parts: Parts) -> list[Session]:
-        account = await locate(parts, user)
+        account = await locate(parts, named[0])
         return list(await parts.sessions.live_of_user(account.id, now=await parts.database.now(), limit=limit + 1))
 
     found = with_parts(work)

@@ -146,7 +146,7 @@ def ungrant(user: str, taken: tuple[str, ...], as_json: bool) -> None:
 
 
 def _change(user: str, change: Callable[[Parts, Account], Awaitable[object]]) -> Account:
-    """Apply `change` to the account that `user` names; answers the account as it is after it."""
+    """Apply `change` to the account that `user` names; returns the account as it is after it."""
 
     async def work(parts: Parts) -> Account:
         account = await locate(parts, user)

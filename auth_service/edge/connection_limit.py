@@ -1,4 +1,4 @@
-"""How many connections the public port may have open at once: a flood of them must leave files for all else."""
+"""How many connections the public port may have open at once, so that a flood of them leaves files for the rest."""
 
 import resource
 

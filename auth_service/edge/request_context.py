@@ -26,7 +26,8 @@ _log = structlog.get_logger(__name__)
 @cache
 def _counted(method: str, route: str, status: int) -> tuple[Counter, Histogram]:
     """Looked up once for each: there are as many as there are routes, methods and answers."""
-    for failure in (500, 503):  # told as zero before there is one: a first that came with its series were no increase
+    # Created at 0 in advance: Prometheus sees no increase in the first sample of a new series.
+    for failure in (500, 503):
         HTTP_REQUESTS.labels(method, route, failure)
     return HTTP_REQUESTS.labels(method, route, status), HTTP_SECONDS.labels(route)
 

@@ -13,7 +13,7 @@ from operator import itemgetter
 
 from auth_service.revocation.live_set import BATCH, LiveSet, frame
 
-_FRAMES_LIFE = 60.0  # seconds: what has expired since is sent for nothing
+_FRAMES_LIFE = 60.0  # seconds: entries that have expired meanwhile are sent in vain
 _FRAMES_BEHIND = 200  # frames of the log that may have come since
 _DOCUMENT_PACE = 10
 """A document is given out for so many times as long as it took to write: whoever asks for it again and again, while

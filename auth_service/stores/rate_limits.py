@@ -13,8 +13,8 @@ from auth_service.stores.redis import RedisClient
 
 PREFIX = "auth:throttle"
 
-# A counter that has been cleared or is past must not come to stand below zero, which would be attempts for nothing, nor
-# be made anew, which would be without an end.
+# A counter may have been cleared or have expired meanwhile. It must not fall below zero, which would allow more
+# attempts, nor be created here, since it would have no expiry.
 _GIVE_BACK = "if tonumber(redis.call('GET', KEYS[1]) or '0') > 0 then return redis.call('DECR', KEYS[1]) end return 0"
 
 

@@ -1,4 +1,4 @@
-"""What outlives a request, a WebSocket or an event stream, is held only for as long as its access token is good.
+"""A WebSocket or an event stream is kept open only for as long as its access token is good.
 
 When the token is revoked or expires the connection is ended, and the application sees a client that has gone.
 """

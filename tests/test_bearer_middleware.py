@@ -69,6 +69,14 @@ async def public(request: Request) -> Response:
     return JSONResponse({"known": request.user.is_authenticated, "scopes": request.auth.scopes})
 
 
+@requires()
+async def remember(request: Request) -> Response:
+    seen = getattr(request.user, "seen", "nothing")
+    with pytest.raises(AttributeError, match=r"request\.state"):
+        request.user.seen = "this"
+    return JSONResponse({"seen": seen})
+
+
 async def form(request: Request) -> Response:
     await request.body()
     return await orders(request)
@@ -101,6 +109,7 @@ ROUTES = [
     Route("/own", starlettes_own),
     Route("/fresh", fresh),
     Route("/public", public),
+    Route("/remember", remember),
     Route("/form", form, methods=["POST"]),
     Mount("/mounted", routes=[Route("/orders", orders)]),
     Mount("/app", app=Starlette(routes=[Route("/orders", orders), WebSocketRoute("/socket", echo)])),
@@ -196,6 +205,12 @@ def test_a_public_route_takes_anybody_but_no_bad_token(running: Running) -> None
     assert known["known"]
     assert set(known["scopes"]) == {"authenticated", "a", "b"}
     assert running.client.get("/public", headers={"Authorization": "Bearer bad"}).status_code == 401
+
+
+def test_no_request_leaves_anything_on_the_user_for_the_next(running: Running) -> None:
+    headers = dict(bearer(running.issuer))
+    for _ in range(2):
+        assert running.client.get("/remember", headers=headers).json() == {"seen": "nothing"}
 
 
 def test_starlettes_own_answer_to_a_refused_token_does_not_tell_which_check_failed(issuer: FakeIssuer) -> None:

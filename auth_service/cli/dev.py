@@ -7,7 +7,7 @@ import shlex
 import signal
 import sys
 from base64 import urlsafe_b64encode
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -30,6 +30,8 @@ from auth_service.stores import schema
 from auth_service.stores.clock import Clock
 
 _HOST = "127.0.0.1"
+_MADE = f"{PREFIX}DEV_MADE"
+"""In a terminal that has read `environment`: which values there were made by a `dev`, and given by nobody."""
 _DEMO_USER, _DEMO_EMAIL, _DEMO_PASSWORD = "demo", "demo@example.com", "demo demo demo"
 
 
@@ -78,16 +80,16 @@ def dev(port: int, internal_port: int, gateway_port: int, folder: Path) -> None:
             bind(f"{_HOST}:{number}", setting).close()  # a busy port is named before anything is started
         with _alone_in(folder), _ended_like_ctrl_c():
             try:
-                issuer = f"http://{_HOST}:{port}"
+                issuer, page = f"http://{_HOST}:{port}", f"http://{_HOST}:{gateway_port}"
+                made = _unless_given(folder, started, issuer=issuer)
                 settings = settings_or_exit(
-                    issuer=issuer,
-                    listen=f"{_HOST}:{port}",
-                    internal_listen=f"{_HOST}:{internal_port}",
-                    **_unless_given(folder, started, issuer=issuer, page=f"http://{_HOST}:{gateway_port}"),
+                    issuer=issuer, listen=f"{_HOST}:{port}", internal_listen=f"{_HOST}:{internal_port}", **made
                 )
+                # Beside the origins that were given: the page that is started here signs in too.
+                settings = settings.model_copy(update={"allowed_origins": (*settings.allowed_origins, page)})
                 run_or_exit(lambda: _prepare(settings))
                 sound_or_exit(settings)
-                _write_environment(folder, settings)
+                _write_environment(folder, settings, made)
                 gateway = Gateway(f"{_HOST}:{gateway_port}", settings)
                 _greet(folder, settings, gateway)
                 started.append(gateway)
@@ -106,33 +108,37 @@ def dev(port: int, internal_port: int, gateway_port: int, folder: Path) -> None:
 
 
 def _unless_given(
-    folder: Path, started: list[PrivatePostgreSQL | PrivateRedis | Gateway], *, issuer: str, page: str
-) -> dict[str, object]:
+    folder: Path, started: list[PrivatePostgreSQL | PrivateRedis | Gateway], *, issuer: str
+) -> dict[str, str]:
     """The settings that nobody gave. Stores that had to be started for them are added to `started`."""
-    made: dict[str, object] = {}
-    if not is_given("database_url"):
+    made: dict[str, str] = {}
+    if not _is_given("database_url"):
         postgresql = PrivatePostgreSQL(folder)
         click.echo(f"Starting PostgreSQL {postgresql.version}", err=True)
         started.append(postgresql)
         postgresql.start()
         postgresql.create_database()
         made["database_url"] = postgresql.url()
-    if not is_given("redis_url"):
+    if not _is_given("redis_url"):
         redis = PrivateRedis(folder, durable=True)
         click.echo(f"Starting {redis.version}", err=True)
         started.append(redis)
         redis.start()
         made["redis_url"] = redis.url()
-    if not is_given("key_encryption_keys"):
+    if not _is_given("key_encryption_keys"):
         made["key_encryption_keys"] = _encryption_key(folder)
-    if not is_given("allowed_origins"):
-        made["allowed_origins"] = page
     if not is_given("audiences"):
         # A name of its own: tokens for the issuer itself, an administrator's among them, open nothing at the gateway.
         made["audiences"] = f"gateway,{issuer}"
     if not is_given("log_format"):
         made["log_format"] = "console"
     return made
+
+
+def _is_given(field_name: str) -> bool:
+    """Whether somebody gave this setting. Values of an earlier `dev` do not count: its stores have gone with it."""
+    is_made = os.environ.get(f"{PREFIX}{field_name.upper()}") in os.environ.get(_MADE, "").split()
+    return is_given(field_name) and not is_made
 
 
 def _encryption_key(folder: Path) -> str:
@@ -143,7 +149,7 @@ def _encryption_key(folder: Path) -> str:
     return file.read_text("utf-8")
 
 
-def _write_environment(folder: Path, settings: Settings) -> None:
+def _write_environment(folder: Path, settings: Settings, made: Mapping[str, str]) -> None:
     """What another terminal needs in order to use the other commands on these stores."""
     values = {
         "ISSUER": settings.issuer,
@@ -151,7 +157,9 @@ def _write_environment(folder: Path, settings: Settings) -> None:
         "REDIS_URL": settings.redis_url.get_secret_value(),
         "KEY_ENCRYPTION_KEYS": ",".join(key.get_secret_value() for key in settings.key_encryption_keys),
     }
-    lines = [f"export {PREFIX}{name}={shlex.quote(value)}\n" for name, value in values.items()]
+    given = {f"{PREFIX}{name}": value for name, value in values.items()}
+    given[_MADE] = " ".join(values[name.upper()] for name in made if name.upper() in values)
+    lines = [f"export {name}={shlex.quote(value)}\n" for name, value in given.items()]
     _write_private(folder / "environment", "".join(lines))
 
 

@@ -18,25 +18,26 @@ _SEPARATOR = re.compile(rb"[ \t]")
 _SPACE, _TAB = b" \t"  # as numbers: bytes are searched for those more quickly than for other bytes
 
 
+def authorization(scope: Any) -> bytes | None:
+    """The Authorization header of an ASGI `http` or `websocket` scope. Raises InvalidRequest where there are two."""
+    found: bytes | None = None
+    for name, value in scope["headers"]:
+        if name == b"authorization":
+            if found is not None:
+                raise InvalidRequest("two Authorization headers")
+            found = value
+    return found
+
+
 def presented_access_token(scope: Any) -> bytes | None:
     """The access token of an ASGI `http` or `websocket` scope; None where there is none, or another scheme is used.
 
-    As the bytes that were sent: for a token that was seen before they need not become text.
+    As the bytes that were sent: they need not be text.
 
     Raises InvalidRequest where there are two, or the header names the scheme and then no one token.
     """
-    header = None
-    for name, value in scope["headers"]:
-        if name == b"authorization":
-            if header is not None:
-                raise InvalidRequest("two Authorization headers")
-            header = value
-    if header is None:
-        token = None
-    elif header.startswith(b"Bearer ") and _SPACE not in (token := header[7:]) and _TAB not in token and token:
-        pass  # nearly always
-    else:
-        token = _bearer_token(header)
+    header = authorization(scope)
+    token = None if header is None else _bearer_token(header)
     if scope["type"] == "websocket":
         offered = offered_access_token(scope)
         if offered is not None and token is not None:

@@ -13,7 +13,7 @@ from starlette.requests import HTTPConnection
 from auth_service.verifier.challenge import Challenge, can_only_close, challenge
 from auth_service.verifier.credentials import presented_access_token
 from auth_service.verifier.errors import MissingCredentials, VerifierError
-from auth_service.verifier.identity import BearerCredentials, JWTUser, bearer_credentials
+from auth_service.verifier.identity import BearerCredentials, JWTUser, identity
 from auth_service.verifier.requires import authorized
 from auth_service.verifier.verifier import Verifier, checked_staleness
 
@@ -42,8 +42,7 @@ class Bearer(SecurityBase):
                 if access_token is None:
                     raise MissingCredentials("no access token")
                 verified = await self._verifier.authenticate(access_token)
-                connection.scope["auth"] = bearer_credentials(self._verifier, verified)
-                connection.scope["user"] = JWTUser(verified.claims)
+                connection.scope["user"], connection.scope["auth"] = identity(self._verifier, verified)
             authorized(connection, security_scopes.scopes, max_staleness=self._max_staleness)
         except VerifierError as refusal:
             raise _exception(challenge(refusal, realm=self._verifier.realm), connection) from refusal

@@ -17,10 +17,18 @@ class JWTUser(BaseUser):
     """The bearer of an access token. Store `id`: names and addresses change, and may be taken by somebody else later.
 
     For a service token it is the client: `id` is its client id, and it has neither name nor address.
+
+    One object serves all requests with its token, so it cannot be changed: what one request finds out about its user
+    belongs into `request.state`.
     """
 
+    claims: AccessTokenClaims
+
     def __init__(self, claims: AccessTokenClaims) -> None:
-        self.claims = claims
+        object.__setattr__(self, "claims", claims)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"a JWTUser serves many requests and cannot be changed: keep {name!r} in request.state")
 
     @property
     def id(self) -> str:
@@ -84,9 +92,9 @@ class AnonymousCredentials(AuthCredentials):
         self.verifier = verifier
 
 
-def bearer_credentials(verifier: Verifier, verified: VerifiedToken) -> BearerCredentials:
-    """The credentials of a verified token: the same for every request that presents it."""
-    credentials: BearerCredentials | None = verified.credentials
-    if credentials is None:
-        credentials = verified.credentials = BearerCredentials(verifier, verified.claims)
-    return credentials
+def identity(verifier: Verifier, verified: VerifiedToken) -> tuple[JWTUser, BearerCredentials]:
+    """Starlette's `user` and `auth` for a verified token: the same for every request that presents it."""
+    found: tuple[JWTUser, BearerCredentials] | None = verified.identity
+    if found is None:
+        found = verified.identity = JWTUser(verified.claims), BearerCredentials(verifier, verified.claims)
+    return found

@@ -16,7 +16,7 @@ from starlette.responses import Response
 from auth_service.verifier.challenge import challenge
 from auth_service.verifier.credentials import presented_access_token
 from auth_service.verifier.errors import VerifierError
-from auth_service.verifier.identity import AnonymousCredentials, JWTUser, bearer_credentials
+from auth_service.verifier.identity import AnonymousCredentials, identity
 from auth_service.verifier.verifier import Verifier
 
 
@@ -42,7 +42,8 @@ class JWTAuthenticationBackend(AuthenticationBackend):
             verified = await self._verifier.authenticate(access_token)
         except VerifierError as exc:
             raise RefusedToken(challenge(exc, realm=self._verifier.realm).description) from exc
-        return bearer_credentials(self._verifier, verified), JWTUser(verified.claims)
+        user, credentials = identity(self._verifier, verified)
+        return credentials, user
 
     def on_error(self, _conn: HTTPConnection, exc: AuthenticationError) -> Response:
         """The answer to a refused token (RFC 6750 §3)."""

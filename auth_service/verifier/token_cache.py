@@ -19,12 +19,13 @@ class VerifiedToken:
     key: RSAPublicKey
     good_until: float
     names: tuple[Name, ...]
-    credentials: Any = None
+    identity: Any = None
     """What an adapter to a framework makes of the token: made once, and kept with it."""
 
 
 class TokenCache:
-    """At most `size` verified tokens, by the SHA-256 of their text: a dump of it holds no token that can be used.
+    """At most `size` verified tokens, by the SHA-256 of how they were presented (the token, or the header with it): a
+    dump holds none that can be used.
 
     The older half is dropped at once when the newer half is full, and what is used moves to the newer half. A size
     below two remembers nothing.

@@ -42,6 +42,9 @@ from auth_service.verifier.token_cache import TokenCache, VerifiedToken
 DEFAULT_MAX_STALENESS: Final = 600.0
 """Seconds: the life of an access token, so that an outage of the issuer is not everyone's."""
 
+_NO_HEADER = b"\0"
+"""Before a token that came by itself: a header that holds one begins otherwise, so neither is found for the other."""
+
 _START_PATIENCE = 3.0  # seconds that opening waits for keys and revocations
 _ELSEWHERE_PATIENCE = 3.0  # seconds for an answer of the event loop that the verifier runs in, from another one
 _REPORT_INTERVAL = 1.0
@@ -139,39 +142,43 @@ class Verifier:
         """
         return (await self.authenticate(access_token)).claims
 
-    async def authenticate(self, access_token: str | bytes) -> VerifiedToken:
-        """As `verify`, with what `watch` needs. Bytes are a token as it was sent."""
+    async def authenticate(self, access_token: str | bytes, digest: bytes | None = None) -> VerifiedToken:
+        """As `verify`, with what `watch` needs. Bytes are a token as it was sent; `digest` is that of the header it
+        came in, which is not `known`."""
         if isinstance(access_token, str):
             # One character more than may be is enough to refuse it.
             access_token = access_token[: MAX_LENGTH + 1].encode("utf-8", "surrogatepass")
-        verified = self.authenticate_at_once(access_token)
-        if verified is None:
+        if digest is None:
+            digest = sha256(_NO_HEADER + access_token).digest()
+            verified = self.known(digest)
+            if verified is not None:
+                return verified
+        running = self._running
+        if running is None or running.loop is not get_running_loop():
             await self._start()
-            verified = self._judged(access_token, sha256(access_token).digest())
-        return verified or await self._judged_by_fetched_key(access_token)
+        return self._judged(access_token, digest) or await self._judged_by_fetched_key(access_token, digest)
 
-    def authenticate_at_once(self, access_token: bytes) -> VerifiedToken | None:
-        """As `authenticate`, and None where something must be waited for: its key, or that the verifier has started.
+    def known(self, digest: bytes) -> VerifiedToken | None:
+        """The token that was found good in the header of this SHA-256, if it still is.
 
-        Nearly every request ends here, with a token that was found good before: that takes one frame, and no call of
-        another function of ours.
+        None says nothing: `authenticate` does. Nearly every request ends here: it is one frame, and calls nothing else
+        of ours.
         """
         running = self._running
         if running is None or running.loop is not get_running_loop():
             return None
-        digest = sha256(access_token).digest()
         verified = self._cache.newer.get(digest) or self._cache.get(digest)
         if (
-            verified is not None
+            verified is None
             # A key that has left the JWKS takes its tokens with it.
-            and self._keys.held.get(verified.kid) is verified.key
-            and verified.good_until > self._time()
-            and self.revocations.holds_none_of(verified.names)
-            and self._monotonic() - self._feed.known_at <= self._max_staleness
+            or self._keys.held.get(verified.kid) is not verified.key
+            or verified.good_until <= self._time()
+            or not self.revocations.holds_none_of(verified.names)
+            or self._monotonic() - self._feed.known_at > self._max_staleness
         ):
-            self._known += 1
-            return verified
-        return self._judged(access_token, digest)
+            return None
+        self._known += 1
+        return verified
 
     def require_fresh(self, max_staleness: float) -> None:
         """Raises RevocationsUnavailable if what is revoked was last known longer ago than `max_staleness` seconds."""
@@ -285,7 +292,7 @@ class Verifier:
         self._verified += 1
         return verified
 
-    async def _judged_by_fetched_key(self, access_token: bytes) -> VerifiedToken:
+    async def _judged_by_fetched_key(self, access_token: bytes, digest: bytes) -> VerifiedToken:
         try:
             wanted = self._keys.key(CompactJWS.parse(access_token, types=ACCESS_TOKEN_TYPES).kid)
             run = self._run
@@ -294,7 +301,7 @@ class Verifier:
             self._refused(exc)
             raise
         # By the key that was answered: it may have been revoked since, and then the token is judged to be so too.
-        verified = self._judged(access_token, sha256(access_token).digest(), key)
+        verified = self._judged(access_token, digest, key)
         assert verified is not None
         return verified
 

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import structlog
 
+from auth_service.background_tasks import end
 from auth_service.errors import Unavailable
 from auth_service.keys.key_ring import KeyRing
 from auth_service.keys.schedule import STATES
@@ -39,8 +40,7 @@ class KeyFollower:
 
     async def stop(self) -> None:
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait({self._task})
+            await end({self._task})
 
     def hold(self, stored: StoredKeys) -> None:
         """Hold what was read."""

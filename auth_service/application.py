@@ -13,6 +13,7 @@ from starlette.applications import Starlette
 from starlette.types import Receive, Scope, Send
 
 from auth_service import __version__
+from auth_service.background_tasks import end
 from auth_service.errors import Unavailable
 from auth_service.jobs import Jobs
 from auth_service.keys.encryption import WrongEncryptionKey
@@ -75,8 +76,7 @@ class Application:
                 yield
         finally:
             self._drain()
-            boot.cancel()
-            await asyncio.wait({boot})
+            await end({boot})
             try:
                 await self.jobs.stop()
                 await self.key_follower.stop()
@@ -94,8 +94,7 @@ class Application:
             "redis": self._use_redis,
             "keys": self._hold_keys,
         }
-        # Being cancelled is not enough: redis-py at times swallows it, and nobody would end the next round.
-        while not readiness.started and not readiness.draining:
+        while not readiness.started:
             problems = {}
             for name, step in steps.items():
                 try:
@@ -112,8 +111,6 @@ class Application:
             readiness.problems = problems
             if not readiness.started:
                 await asyncio.sleep(_RETRY)
-        if readiness.draining:
-            return
         await self.follower.loaded.wait()
         _log.info("started", version=__version__, count=len(self.parts.keys))
 

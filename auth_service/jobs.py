@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
+from auth_service.background_tasks import end
 from auth_service.errors import Unavailable
 from auth_service.metrics import JOB_STEPS
 from auth_service.stores.database import Database, Statements, read_time
@@ -55,11 +56,8 @@ class Jobs:
 
     async def stop(self) -> None:
         """End them; a step under way is rolled back."""
-        self._stopping = True  # for a step that swallows being cancelled, as clients of stores sometimes do
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        self._stopping = True  # for a step that swallows being cancelled and has more to do: it gets no further turn
+        await end(self._tasks)
 
     async def _run(self, job: Job) -> None:
         while not self._stopping:

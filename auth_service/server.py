@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import functools
+import multiprocessing
 import os
 import resource
 import shutil
@@ -10,6 +11,7 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import cast
@@ -97,6 +99,9 @@ def serve(
         # uvicorn raises the signal again once it has stopped: a stop that was asked for is not a failure.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, _ignore)
+        # Its terminal is gone, unless it was started so that it does not mind (nohup).
+        if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+            signal.signal(signal.SIGHUP, _as_a_stop)
         _Server(config, before_stop).run(sockets)
 
 
@@ -144,7 +149,11 @@ class _Server(uvicorn.Server):
 
 
 class _Worker(multiprocess.Process):
-    """A worker that ends as a single process does."""
+    """A worker that ends as a single process does; when its parent is gone, too: nobody else would tell it to."""
+
+    def target(self, sockets: list[socket.socket] | None = None) -> None:
+        threading.Thread(target=_end_with_the_parent, daemon=True).start()
+        super().target(sockets)
 
     @property
     def server(self) -> uvicorn.Server:
@@ -168,6 +177,13 @@ class _Workers(Multiprocess):
         for listening in self.sockets:
             listening.close()
         super().terminate_all()
+
+
+def _end_with_the_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _taken_by_the_kernel(listening: socket.socket) -> Iterator[socket.socket]:
@@ -217,3 +233,7 @@ def _shown(bound: socket.socket) -> str:
 
 def _ignore(_number: int, _frame: FrameType | None) -> None:
     return
+
+
+def _as_a_stop(_number: int, _frame: FrameType | None) -> None:
+    signal.raise_signal(signal.SIGTERM)

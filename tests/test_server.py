@@ -5,6 +5,7 @@ import re
 import signal
 from collections import Counter
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import httpx2
@@ -161,6 +162,44 @@ async def _until_in_flight(process: ServedProcess, workers: int) -> None:
     async with asyncio.timeout(10):
         while sum(member.cpu_times().user for member in group) - before < 0.03:  # noqa: ASYNC110 — another process
             await asyncio.sleep(0.005)
+
+
+async def test_workers_whose_parent_is_killed_finish_what_is_in_flight_and_free_the_ports(
+    settings: MakeSettings, tmp_path: Path
+) -> None:
+    with served(settings(workers=2), tmp_path) as [process]:
+        workers = psutil.Process(process.popen.pid).children(recursive=True)
+        assert await _status_in_flight(process, workers=2, then=process.popen.kill) == {200}
+        _, left = await asyncio.to_thread(psutil.wait_procs, workers, timeout=25)
+        for worker in left:
+            worker.kill()
+        assert left == []
+        process.popen.wait()
+        process.start()
+        process.wait_until_started()
+
+
+async def test_a_process_whose_terminal_is_gone_stops_as_it_does_when_asked(
+    settings: MakeSettings, tmp_path: Path
+) -> None:
+    with served(settings(), tmp_path) as [process]:
+        assert await _status_in_flight(process, workers=1, then=lambda: process.send(signal.SIGHUP)) == {200}
+        assert await asyncio.to_thread(process.popen.wait, 15) == 0
+
+
+async def _status_in_flight(process: ServedProcess, *, workers: int, then: Callable[[], None]) -> set[int]:
+    """The status of logins that each wait for a password hash, or for those that do, when `then` is called."""
+    async with AsyncExitStack() as stack:
+        connections = [await Connection.open(process.port) for _ in range(16)]
+        for connection in connections:
+            stack.push_async_callback(connection.close)
+        status, _ = await connections[0].post("/user/register", _registration("ada"))
+        assert status == 201
+        credentials = {"email": "ada@example.com", "password": PASSWORD}
+        logins = [asyncio.create_task(connection.post("/user/login", credentials)) for connection in connections]
+        await _until_in_flight(process, workers)
+        then()
+        return {status for status, _ in await asyncio.gather(*logins)}
 
 
 async def test_a_restart_revives_no_rotated_token(settings: MakeSettings, tmp_path: Path) -> None:

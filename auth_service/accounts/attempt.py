@@ -89,7 +89,7 @@ class Attempt:
 
     async def keep(self) -> None:
         """Hold the places until cancelled. Raises nothing: a Redis that is away may be back in time."""
-        # A cancellation may be swallowed (see `Follower.stop`), and then the places would be held for ever.
+        # A cancellation may be swallowed (see `background_tasks.py`), and then the places would be held for ever.
         while not self._has_left:
             await asyncio.sleep(self._stores.places.life.total_seconds() / 3)
             with suppress(Unavailable), redis_failures():

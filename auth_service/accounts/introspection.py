@@ -52,7 +52,7 @@ class Introspection:
     async def introspect(self, token: str, *, caller: AuthenticatedClient) -> LiveAccessToken | LiveRefreshToken | None:
         """The token, of whichever kind; None where it is not live, or does not concern the caller."""
         try:
-            refresh_token = RefreshToken.parse(token, keys=self._keys, issuer=self._issuer)
+            refresh_token = await RefreshToken.parse(token, keys=self._keys, issuer=self._issuer)
         except InvalidToken:
             return await self._access_token(token, caller)
         return await self._refresh_token(refresh_token, caller)

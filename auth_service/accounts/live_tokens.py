@@ -46,7 +46,7 @@ class LiveTokens:
 
     async def access_token(self, text: str) -> LiveAccessToken:
         """What `text` says, for whatever audience. Raises InvalidToken: also for an ended session, a removed client."""
-        signed = SignedPayload.parse(text, keys=self._keys)
+        signed = await SignedPayload.parse(text, keys=self._keys)
         if "sid" in signed.claims:
             standing = await self._sessions.standing(signed.session_id)
             claims = self._checked(signed, standing.now)

@@ -38,7 +38,7 @@ class TokenRevocation:
 
         A session's token need not be fresh: as with a logout, whoever has held one may end its session.
         """
-        session_id, claims = self._read(token, client_id)
+        session_id, claims = await self._read(token, client_id)
         if session_id is not None:
             await self._ending.end([session_id], reason="logout", by=source)
             return
@@ -50,19 +50,19 @@ class TokenRevocation:
                 entries = await self._end_service_token(transaction, claims, source, now=now)
         await self._announcer.announce_committed(entries)
 
-    def _read(self, token: str, client_id: str) -> tuple[UUID | None, dict[str, Any] | None]:
+    async def _read(self, token: str, client_id: str) -> tuple[UUID | None, dict[str, Any] | None]:
         """The session that `token` stands for, or the claims of a service token; neither where it is not this client's.
 
         The two kinds exclude each other (`typ`), so no hint is needed to tell which one it is.
         """
         try:
-            refresh_token = RefreshToken.parse(token, keys=self._keys, issuer=self._issuer)
+            refresh_token = await RefreshToken.parse(token, keys=self._keys, issuer=self._issuer)
         except InvalidToken:
             pass
         else:
             return (refresh_token.session_id if refresh_token.client_id == client_id else None), None
         try:
-            signed = SignedPayload.parse(token, keys=self._keys)
+            signed = await SignedPayload.parse(token, keys=self._keys)
             claims = signed.claims
             if (text_claim(claims, "iss"), text_claim(claims, "client_id")) != (self._issuer, client_id):
                 return None, None

@@ -42,7 +42,7 @@ class BearerAuthentication:
         if access_token is None:
             raise InvalidBearer("no credentials", presented=False)
         try:
-            signed = SignedPayload.parse(access_token, keys=self._keys)
+            signed = await SignedPayload.parse(access_token, keys=self._keys)
             standing = await self._sessions.standing(signed.session_id)
             now = standing.now.timestamp()
             claims = AccessTokenClaims.parse(signed.claims, issuer=self._issuer, audience=(), now=now)

@@ -37,18 +37,18 @@ class FeedAccess:
         try:
             live = await self._access.require(request)
         except Unavailable:
-            if not self._is_known_good(presented_access_token(request) or ""):
+            if not await self._is_known_good(presented_access_token(request) or ""):
                 raise
             return
         if live.client is None:
             raise InvalidBearer("a user's token, not a client's")
 
-    def _is_known_good(self, access_token: str) -> bool:
+    async def _is_known_good(self, access_token: str) -> bool:
         """Whether everything but the client itself can be seen to be right. Only PostgreSQL's clock says what time it
         is, and it is away: ours has to do, with a leeway."""
         now = self._clock.now(datetime.now(UTC)).timestamp()
         try:
-            signed = SignedPayload.parse(access_token, keys=self._keys)
+            signed = await SignedPayload.parse(access_token, keys=self._keys)
             claims = AccessTokenClaims.parse(
                 signed.claims, issuer=self._issuer, audience=(self._issuer,), now=now, leeway=MAX_LEEWAY
             )

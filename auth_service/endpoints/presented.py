@@ -15,21 +15,26 @@ class PresentedSessions:
         self._issuer = issuer
         self._keys = keys
 
-    def named_by(self, *, access_token: str | None = None, refresh_tokens: tuple[str | None, ...] = ()) -> list[UUID]:
-        """The sessions that these tokens name; what is not a token of ours names none."""
-        named = [self._of_access_token(access_token)] if access_token is not None else []
-        named += [self._of_refresh_token(token) for token in refresh_tokens if token is not None]
+    async def named_by(
+        self, *, access_token: str | None = None, refresh_tokens: tuple[str | None, ...] = ()
+    ) -> list[UUID]:
+        """The sessions that these tokens name; what is not a token of ours names none.
+
+        Raises Unavailable where it cannot be known whether one is ours: nobody is told that a session has ended then.
+        """
+        named = [await self._of_access_token(access_token)] if access_token is not None else []
+        named += [await self._of_refresh_token(token) for token in refresh_tokens if token is not None]
         return [session_id for session_id in named if session_id is not None]
 
-    def _of_access_token(self, access_token: str) -> UUID | None:
+    async def _of_access_token(self, access_token: str) -> UUID | None:
         try:
-            signed = SignedPayload.parse(access_token, keys=self._keys)
+            signed = await SignedPayload.parse(access_token, keys=self._keys)
             return signed.session_id if signed.claims.get("iss") == self._issuer else None
         except InvalidToken:
             return None
 
-    def _of_refresh_token(self, refresh_token: str) -> UUID | None:
+    async def _of_refresh_token(self, refresh_token: str) -> UUID | None:
         try:
-            return RefreshToken.parse(refresh_token, keys=self._keys, issuer=self._issuer).session_id
+            return (await RefreshToken.parse(refresh_token, keys=self._keys, issuer=self._issuer)).session_id
         except InvalidToken:
             return None

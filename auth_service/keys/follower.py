@@ -6,19 +6,21 @@ from datetime import timedelta
 
 import structlog
 
+from auth_service.background_tasks import end
 from auth_service.errors import Unavailable
 from auth_service.keys.key_ring import KeyRing
 from auth_service.keys.schedule import STATES
 from auth_service.keys.store import SigningKeyStore, StoredKeys
 from auth_service.metrics import SIGNING_KEY_AGE, SIGNING_KEY_ENDS, SIGNING_KEYS, SIGNING_KEYS_UNREADABLE
-from auth_service.stores.database import Database
+from auth_service.stores.database import Database, takes_no_writes
 
 _log = structlog.get_logger(__name__)
 
 
 class KeyFollower:
     """Keeps `ring` as PostgreSQL has it, at most `interval` behind: a revoked key must be known within two seconds,
-    so it is one. While PostgreSQL is away the ring stays as it is.
+    so it is one. While PostgreSQL is away the ring stays as it is; and while it is a server that takes no writes, which
+    may lag behind the one that does.
 
     `database` has a connection for it that requests cannot use up; whoever made it opens and closes it.
     """
@@ -38,8 +40,7 @@ class KeyFollower:
 
     async def stop(self) -> None:
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait({self._task})
+            await end({self._task})
 
     def hold(self, stored: StoredKeys) -> None:
         """Hold what was read."""
@@ -57,18 +58,22 @@ class KeyFollower:
                     _log.info("signing_key", kid=life.kid)
 
     async def _run(self) -> None:
+        readings = self._ring.readings
         while True:
             # Replicas that were started together do not stay in step.
-            await asyncio.sleep(self.interval.total_seconds() * random.uniform(0.5, 1))  # noqa: S311
+            await readings.pause(self.interval.total_seconds() * random.uniform(0.5, 1))  # noqa: S311
             try:
-                stored = await self._store.load(self._database)
+                async with readings.one():
+                    stored = await self._store.load(self._database)
+                    if stored.read_only:
+                        raise takes_no_writes()
+                    self.hold(stored)
             except Unavailable as exc:
                 self._report(exc.reason)
             except Exception as exc:
                 # Whatever it was: a process without this task would go on with keys that are not in use any more.
                 self._report(type(exc).__name__, unexpected=True)
             else:
-                self.hold(stored)
                 self._report(next((str(problem) for problem in stored.unreadable.values()), None))
 
     def _report(self, problem: str | None, *, unexpected: bool = False) -> None:

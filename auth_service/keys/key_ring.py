@@ -8,13 +8,17 @@ from datetime import datetime
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from auth_service.errors import Unavailable
+from auth_service.keys.readings import Readings
 from auth_service.keys.signing_key import SigningKey
+from auth_service.verifier.errors import RevokedToken, UnknownKey
 
 
 class KeyRing:
-    """Many keys by `kid`. Empty until the first `replace`; answers from memory whatever happens to PostgreSQL."""
+    """Many keys by `kid`. Empty until the first `replace`; what it holds is answered from memory, whatever happens to
+    PostgreSQL. What it does not hold may have been made elsewhere since it was last read: only `readings` can tell."""
 
     def __init__(self) -> None:
+        self.readings = Readings()
         self._keys: dict[str, SigningKey] = {}
         self._able: list[SigningKey] = []
         """Those that may sign at some time: a few, however many that are retired are kept."""
@@ -32,15 +36,23 @@ class KeyRing:
     def __len__(self) -> int:
         return len(self._keys)
 
-    def public_key(self, kid: str) -> RSAPublicKey | None:
-        """The key to verify with, or None for a `kid` that is not ours, or revoked."""
-        key = self._keys.get(kid)
-        return key.public_key if key and key.life.revoked_at is None else None
+    async def public_key(self, kid: str) -> RSAPublicKey:
+        """The key to verify with.
 
-    def is_revoked(self, kid: str) -> bool:
-        """True for a key of ours that was revoked, as long as anything that it signed might have been good."""
+        Raises RevokedToken for a key of ours that was revoked, as long as anything that it signed might have been good;
+        UnknownKey for a `kid` that names none of ours at this moment; Unavailable where that cannot be known: a token
+        must be neither refused nor taken for a stranger's because PostgreSQL is away.
+        """
+        if kid not in self._keys:
+            if not self._keys:
+                raise Unavailable("no keys are held yet")
+            await self.readings.next()
         key = self._keys.get(kid)
-        return key is not None and key.life.revoked_at is not None
+        if key is None:
+            raise UnknownKey("no such key")
+        if key.life.revoked_at is not None:
+            raise RevokedToken("its key has been revoked")
+        return key.public_key
 
     def signing_key(self, now: datetime) -> SigningKey:
         """The key whose time to sign it is at `now`, so that all processes change over in the same moment.

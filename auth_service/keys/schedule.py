@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from auth_service.settings import ACCESS_TOKEN_TTL_CEILING
+from auth_service.verifier.claims import MAX_LEEWAY
 
 JWKS_MAX_AGE = timedelta(seconds=300)
 """For how long a verifier may keep the JWKS without asking again."""
@@ -20,7 +21,7 @@ JWKS_MAX_AGE = timedelta(seconds=300)
 PUBLISHED_BEFORE = 2 * JWKS_MAX_AGE
 """How long a key has been in the JWKS before it may sign: every verifier has fetched it by then."""
 
-LEEWAY = timedelta(seconds=30)
+LEEWAY = timedelta(seconds=MAX_LEEWAY)
 """For how long past its `exp` a verifier may still accept a token."""
 
 PUBLISHED_AFTER = ACCESS_TOKEN_TTL_CEILING + LEEWAY + JWKS_MAX_AGE

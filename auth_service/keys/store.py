@@ -20,14 +20,15 @@ from cryptography.hazmat.primitives.serialization import (
 from auth_service.keys.encryption import KeyCipher, WrongEncryptionKey
 from auth_service.keys.schedule import KeyLife, Period
 from auth_service.keys.signing_key import SigningKey, thumbprint
-from auth_service.stores.database import Database, Row, Statements
+from auth_service.stores.database import READ_ONLY, Database, Row, Statements
 
 # The time comes with the rows and also where there are none.
-_READ_LIVES = """
-SELECT t.now, kid, created_at, signs_from, signs_until, refresh_token_life, revoked_at,
+_READ_LIVES = f"""
+SELECT t.now, t.read_only, kid, created_at, signs_from, signs_until, refresh_token_life, revoked_at,
        private_key IS NOT NULL AS has_private_half
-FROM (SELECT clock_timestamp() AS now) AS t LEFT JOIN signing_keys ON true ORDER BY created_at, signs_from
-"""
+FROM (SELECT clock_timestamp() AS now, {READ_ONLY} AS read_only) AS t LEFT JOIN signing_keys ON true
+ORDER BY created_at, signs_from
+"""  # noqa: S608 — a constant of ours
 _READ_HALVES = "SELECT kid, public_key, private_key FROM signing_keys WHERE kid = ANY ($1::text[])"
 
 
@@ -46,6 +47,8 @@ class StoredKeys:
     now: datetime
     keys: tuple[SigningKey, ...]
     unreadable: Mapping[str, WrongEncryptionKey]
+    read_only: bool
+    """Whether the server that was read takes no writes: it may not have every key yet."""
 
     @property
     def lives(self) -> tuple[KeyLife, ...]:
@@ -83,7 +86,7 @@ class SigningKeyStore:
             for life in lives
             if life.kid in self._parsed
         )
-        return StoredKeys(now, tuple(keys), unreadable)
+        return StoredKeys(now, tuple(keys), unreadable, rows[0]["read_only"])
 
     async def add(
         self, transaction: Statements, private_key: RSAPrivateKey, period: Period, *, life: timedelta, now: datetime

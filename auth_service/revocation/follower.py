@@ -10,6 +10,7 @@ from typing import Literal
 
 import structlog
 
+from auth_service.background_tasks import end
 from auth_service.errors import Unavailable
 from auth_service.metrics import FEED_AGE, REVOCATION_LAG, STORE_UP, StoreName
 from auth_service.revocation import journal
@@ -59,12 +60,7 @@ class Follower:
         ]
 
     async def stop(self) -> None:
-        running = set(self._tasks)
-        while running:
-            for task in running:
-                task.cancel()
-            # Once is not always enough: Python 3.11's `asyncio.wait_for`, which redis-py sends with, may swallow it.
-            _, running = await asyncio.wait(running, timeout=_RETRY)
+        await end(self._tasks)
         await self._stream.close()
         await self._database.close()
 

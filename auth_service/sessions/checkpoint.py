@@ -1,11 +1,11 @@
 """Checkpoints: the generations written behind to PostgreSQL, so that losing Redis logs nobody out."""
 
 import asyncio
-import contextlib
 from uuid import UUID
 
 import structlog
 
+from auth_service.background_tasks import end
 from auth_service.errors import Unavailable
 from auth_service.metrics import CHECKPOINT_SESSIONS
 from auth_service.sessions.rotation import Generation
@@ -58,9 +58,7 @@ class CheckpointWriter:
     async def stop(self) -> None:
         """Stop collecting and write what is left."""
         if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await end({self._task})
         await self.flush()
 
     async def flush(self) -> None:

@@ -94,7 +94,7 @@ class RefreshProtocol:
     ) -> tuple[RefreshOutcome, IssuedTokens]:
         started = self._rotations.started()
         try:
-            token = RefreshToken.parse(refresh_token, keys=self._keys, issuer=self._issuer)
+            token = await RefreshToken.parse(refresh_token, keys=self._keys, issuer=self._issuer)
         except RevokedToken as exc:
             raise RefreshRefused("refresh_token_revoked", str(exc)) from None
         except InvalidToken as exc:

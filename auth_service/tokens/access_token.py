@@ -10,7 +10,7 @@ from auth_service.keys.key_ring import KeyRing
 from auth_service.keys.signing_key import SigningKey
 from auth_service.tokens import scope as scopes
 from auth_service.verifier.claims import ACCESS_TOKEN_TYPES
-from auth_service.verifier.errors import InvalidClaim, UnknownKey
+from auth_service.verifier.errors import InvalidClaim
 from auth_service.verifier.jws import CompactJWS
 
 
@@ -83,13 +83,11 @@ class SignedPayload:
     claims: dict[str, Any]
 
     @classmethod
-    def parse(cls, access_token: str, *, keys: KeyRing) -> Self:
-        """The payload, if one of `keys` signed it as an access token. Raises InvalidToken."""
+    async def parse(cls, access_token: str, *, keys: KeyRing) -> Self:
+        """The payload, if one of `keys` signed it as an access token. Raises InvalidToken; Unavailable where it cannot
+        be known whether its key is one of them."""
         jws = CompactJWS.parse(access_token, types=ACCESS_TOKEN_TYPES)
-        key = keys.public_key(jws.kid)
-        if key is None:
-            raise UnknownKey("no such key")
-        return cls(jws.kid, jws.payload(key))
+        return cls(jws.kid, jws.payload(await keys.public_key(jws.kid)))
 
     @property
     def session_id(self) -> UUID:

@@ -138,7 +138,7 @@ class SessionEndpoints:
         access_token = credentials if scheme == "bearer" else None
         if access_token is None and body.refresh_token is None and cookie is None:
             raise InvalidBearer("no credentials", presented=False)
-        named = self._presented.named_by(access_token=access_token, refresh_tokens=(body.refresh_token, cookie))
+        named = await self._presented.named_by(access_token=access_token, refresh_tokens=(body.refresh_token, cookie))
         await self._ending.end(named, reason="logout", by=source_of(request))
         response = Response(status_code=204)
         if cookie is not None:

@@ -55,19 +55,19 @@ class SignInEndpoints:
         body = await parse_body(request, schemas.Registration)
         username, email = required_names(body.username, body.email)
         tokens = await self._sign_in.register(
-            username=username, email=email, password=body.password, opening=self._opening(request, body)
+            username=username, email=email, password=body.password, opening=await self._opening(request, body)
         )
         return _respond(tokens, status=201)
 
     async def login(self, request: Request) -> Response:
         body = await parse_body(request, schemas.Login)
         tokens = await self._sign_in.login(
-            username=body.username, email=body.email, password=body.password, opening=self._opening(request, body)
+            username=body.username, email=body.email, password=body.password, opening=await self._opening(request, body)
         )
         return _respond(tokens, status=200)
 
-    def _opening(self, request: Request, body: schemas.Registration | schemas.Login) -> Opening:
-        """How the session is opened. Raises OriginRefused."""
+    async def _opening(self, request: Request, body: schemas.Registration | schemas.Login) -> Opening:
+        """How the session is opened. Raises OriginRefused, Unavailable."""
         cookie = refresh_cookie.presented(request)
         # Login too: a page that signs its visitor in as somebody else reads what they then type (login CSRF).
         if body.transport == "cookie" or cookie is not None:
@@ -75,7 +75,7 @@ class SignInEndpoints:
             if refusal is not None:
                 raise refusal
         # The new cookie replaces the one that came along: nobody could ever end that one's session there.
-        replaces = self._presented.named_by(refresh_tokens=(cookie,)) if body.transport == "cookie" else []
+        replaces = await self._presented.named_by(refresh_tokens=(cookie,)) if body.transport == "cookie" else []
         return Opening(body.transport, body.scope, source_of(request), tuple(replaces))
 
 

@@ -109,6 +109,28 @@ async def test_a_refresh_inside_a_stopped_process_does_no_harm_when_the_process_
             assert (await _refresh_at(process, third)).status_code == 200
 
 
+async def test_a_refresh_that_arrived_within_the_window_is_answered_however_long_postgresql_let_it_wait(
+    settings: Callable[..., Settings],
+) -> None:
+    plain = settings()
+    with _proxied(plain.database_url.get_secret_value()) as (proxy, url):
+        async with running_service(settings(database_url=url)) as service:
+            user = await service.register()
+            second = await service.refreshed(user.refresh_token)
+            service.advance(seconds=WINDOW - 2)
+            proxy.hold("to_server")
+            began = time.monotonic()
+            other_tab = asyncio.create_task(service.refresh(user.refresh_token))
+            await _pass(began, seconds=3)
+            proxy.release("to_server")
+            answer = await other_tab
+            assert answer.status_code == 200, answer.text
+            assert generation_of(answer.json()["refresh_token"]) == 2
+            # Nobody who comes when the window is over has waited for that.
+            assert problem(await service.refresh(user.refresh_token)) == (401, "refresh_token_reused")
+            assert problem(await service.refresh(second)) == (401, "refresh_token_revoked")
+
+
 async def test_a_rotation_stalled_on_its_way_to_redis_does_no_harm_when_it_arrives(
     stores: Stores, settings: Callable[..., Settings]
 ) -> None:

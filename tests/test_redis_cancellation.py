@@ -24,6 +24,7 @@ async def test_half_of_all_refreshes_cancelled_cross_no_answers(service: Service
             generation,
             checkpoint=Generation(generation, None),
             now=now,
+            arrived=now,
             started=rotations.started(),
             transport="body",
         )

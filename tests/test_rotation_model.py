@@ -39,10 +39,12 @@ class Decision(NamedTuple):
     stored: Mark | None
 
 
-def decide(presented: int, checkpoint: Mark, stored: Mark | None, *, now: int, window: int, under_way: int) -> Decision:
+def decide(
+    presented: int, checkpoint: Mark, stored: Mark | None, *, arrived: int, now: int, window: int, under_way: int
+) -> Decision:
     """The table of `rotate.lua`, written a second time."""
     current = checkpoint if stored is None else max(checkpoint, stored)
-    is_inside = current.rotated_at > 0 and now < current.rotated_at + window
+    is_inside = current.rotated_at > 0 and arrived < current.rotated_at + window
     if presented > current.generation:
         adopted = Mark(presented, now)
         return Decision("adopted", adopted, adopted)
@@ -55,7 +57,7 @@ def decide(presented: int, checkpoint: Mark, stored: Mark | None, *, now: int, w
         if now > current.rotated_at + window - under_way:
             stored = current._replace(replayed_at=now)
         return Decision("replayed", current, stored)
-    return Decision("late" if now < current.rotated_at else "reused", current, stored)
+    return Decision("late" if arrived < current.rotated_at else "reused", current, stored)
 
 
 # The script ----------------------------------------------------------------------------------------------------------
@@ -80,10 +82,12 @@ async def redis(stores: Stores) -> AsyncIterator[RedisClient]:
 
 
 @pytest.mark.parametrize(
-    ("transport", "presented"), [("body", 2), ("cookie", 2), ("body", 2**31 - 3)], ids=["body", "cookie", "last ones"]
+    ("transport", "presented", "waited"),
+    [("body", 2, 0), ("cookie", 2, 1), ("body", 2**31 - 3, 1)],
+    ids=["body", "cookie", "last ones"],
 )
 async def test_the_script_decides_as_its_transcription_does(
-    redis: RedisClient, transport: Transport, presented: int
+    redis: RedisClient, transport: Transport, presented: int, waited: int
 ) -> None:
     generations = range(presented - 1, presented + 3)
     marks = [Mark(generation, _NOW - since) for generation in generations for since in _ROTATED]
@@ -107,6 +111,7 @@ async def test_the_script_decides_as_its_transcription_does(
                 presented,
                 checkpoint=Generation(checkpoint.generation, _moment(checkpoint.rotated_at)),
                 now=_EPOCH + timedelta(milliseconds=_NOW),
+                arrived=_EPOCH + timedelta(milliseconds=_NOW - waited),
                 started=rotations.started(),
                 transport=transport,
             )
@@ -122,7 +127,7 @@ async def test_the_script_decides_as_its_transcription_does(
         cases = grid[start : start + _AT_ONCE]
         for case, answer in zip(cases, await asyncio.gather(*itertools.starmap(scripted, cases)), strict=True):
             under_way = _UNDER_WAY if transport == "cookie" else 0
-            expected = decide(presented, *case, now=_NOW, window=_WINDOW, under_way=under_way)
+            expected = decide(presented, *case, arrived=_NOW - waited, now=_NOW, window=_WINDOW, under_way=under_way)
             seen.add(expected.outcome)
             # A caller is told neither of replays nor, when they come late, of anything.
             told = _UNTOLD if expected.outcome == "late" else expected.current._replace(replayed_at=0)
@@ -144,7 +149,7 @@ async def test_a_value_that_the_script_did_not_write_counts_as_none(
 ) -> None:
     key = f"auth:session:{uuid4()}"
     await (redis.set(key, stored) if isinstance(stored, str) else redis.rpush(key, *stored))
-    answer = await _script(redis)([key], [1, 1, 0, _NOW, _WINDOW, 60_000, _NEVER, 0])
+    answer = await _script(redis)([key], [1, 1, 0, _NOW, _WINDOW, 60_000, _NEVER, 0, _NOW])
     assert answer[:3] == [b"rotated", 2, _NOW]
     assert await redis.get(key) == f"2 {_NOW}".encode()
 
@@ -152,12 +157,12 @@ async def test_a_value_that_the_script_did_not_write_counts_as_none(
 async def test_a_command_that_reaches_redis_too_late_changes_nothing(redis: RedisClient) -> None:
     key = f"auth:session:{uuid4()}"
     script = _script(redis)
-    outcome, *_, node_now = await script([key], [1, 1, 0, _NOW, _WINDOW, 60_000, 0, 0])
+    outcome, *_, node_now = await script([key], [1, 1, 0, _NOW, _WINDOW, 60_000, 0, 0, _NOW])
     assert outcome == b"late"
     assert await redis.get(key) is None
-    in_time = [1, 1, 0, _NOW, _WINDOW, 60_000, node_now + 60_000, 0]
+    in_time = [1, 1, 0, _NOW, _WINDOW, 60_000, node_now + 60_000, 0, _NOW]
     assert (await script([key], in_time))[0] == b"rotated"
-    too_late = [2, 1, 0, _NOW + _WINDOW, _WINDOW, 60_000, node_now - 1, 0]
+    too_late = [2, 1, 0, _NOW + _WINDOW, _WINDOW, 60_000, node_now - 1, 0, _NOW + _WINDOW]
     assert (await script([key], too_late))[0] == b"late"
     assert await redis.get(key) == f"2 {_NOW}".encode()
 
@@ -185,7 +190,8 @@ def _mark(generation: Generation) -> Mark:
 #
 # Time is in seconds and goes in steps of five. A message is under way for one step at most, less than a fifth of the
 # window of thirty, and it is the fifths that count. The longest honest story has five legs: a request, its answer
-# (lost), another try, its answer, and the request of a tab that had not seen that answer yet.
+# (lost), another try, its answer, and the request of a tab that had not seen that answer yet. In a slow database the
+# second try also waits: a sixth leg, so the window is longer there. What the last request waits for does not count.
 
 _STEP = 5
 _PATIENCE = 2 * _STEP
@@ -215,20 +221,26 @@ class Rules:
     """When a generation reaches PostgreSQL."""
     slow_service: bool = False
     """Time can pass between the reading of PostgreSQL and the script. It counts as the answer's."""
+    slow_database: bool = False
+    """Time, a step at most, can pass between the arrival of a request and the reading of PostgreSQL."""
+    judged_by: Literal["arrival", "reading"] = "arrival"
+    """Which of the two decides whether a request came in time."""
 
 
 class Message(NamedTuple):
     """A request before or after it has read PostgreSQL, its answer, or what is left of either when it was lost."""
 
-    stage: Literal["sent", "read", "answered", "lost"]
+    stage: Literal["sent", "waiting", "read", "answered", "lost"]
     generation: int
     """Presented, or answered."""
     age: int
-    """Of a request before it has read PostgreSQL, and from then on until the answer arrives."""
+    """Of a request until it arrives, then until it has read PostgreSQL, and from then on until the answer arrives."""
     asked: int
     """Seconds since the first try; -1 in the second."""
     checkpoint: Mark = _UNTOLD
     """What was read."""
+    waited: int = 0
+    """From its arrival to the reading."""
     fresh: bool = False
     """True of an answer that sets the cookie of a jar."""
 
@@ -251,7 +263,7 @@ class Model:
         self._rules = rules
         self._under_way = rules.window // 5 if rules.transport == "cookie" and rules.waits else 0
         # Anything older is as good as this, and what never happened is too.
-        self._long_ago = _MOMENT - rules.window - _STEP
+        self._long_ago = _MOMENT - rules.window - (2 if rules.slow_database else 1) * _STEP
         self._replayed_long_ago = _MOMENT - self._under_way - _STEP
         self._decided = lru_cache(maxsize=None)(self._decide)
         self.outcomes: set[str] = set()
@@ -290,7 +302,7 @@ class Model:
     def _events_of(self, message: Message, state: State) -> Iterator[tuple[str, State | None]]:
         """What can become of one message; `state` is without it."""
         held, others, redis, noted, checkpoint = state
-        stage, generation, _age, asked, *_ = message
+        stage, generation, age, asked, *_ = message
         if stage == "lost":
             again = Message("sent", held, 0, -1)
             yield f"{held} is sent again", State(held, (*others, again), redis, noted, checkpoint)
@@ -304,16 +316,26 @@ class Model:
             elif message.fresh:
                 held = generation
             yield f"{generation} arrives", State(held, others, redis, noted, checkpoint)
-        elif stage == "sent" and self._rules.slow_service:
-            reading = Message("read", generation, 0, asked, checkpoint)
+        elif stage == "sent" and self._rules.slow_database:
+            waiting = Message("waiting", generation, 0, asked)
+            yield f"{generation} waits", State(held, (*others, waiting), redis, noted, checkpoint)
+        elif stage in ("sent", "waiting") and self._rules.slow_service:
+            reading = Message("read", generation, 0, asked, checkpoint, age if stage == "waiting" else 0)
             yield f"{generation} is being served", State(held, (*others, reading), redis, noted, checkpoint)
         else:
             yield from self._use(message, state)
 
     def _use(self, request: Message, state: State) -> Iterator[tuple[str, State | None]]:
         held, others, redis, noted, checkpoint = state
-        read, age = (request.checkpoint, request.age) if request.stage == "read" else (checkpoint, 0)
-        outcome, current, redis = self._decided(request.generation, read, redis, _MOMENT - age)
+        read, age, waited = checkpoint, 0, 0
+        if request.stage == "read":
+            read, age, waited = request.checkpoint, request.age, request.waited
+        elif request.stage == "waiting":
+            waited = request.age
+        if self._rules.judged_by == "reading":
+            waited = 0
+        now = _MOMENT - age
+        outcome, current, redis = self._decided(request.generation, read, redis, now - waited, now)
         event = f"{request.generation} is {outcome}"
         if outcome == "reused":
             yield event, None
@@ -334,8 +356,16 @@ class Model:
                 noted = current
             yield event, State(held, messages, redis, noted, checkpoint)
 
-    def _decide(self, presented: int, checkpoint: Mark, stored: Mark | None, now: int) -> Decision:
-        decision = decide(presented, checkpoint, stored, now=now, window=self._rules.window, under_way=self._under_way)
+    def _decide(self, presented: int, checkpoint: Mark, stored: Mark | None, arrived: int, now: int) -> Decision:
+        decision = decide(
+            presented,
+            checkpoint,
+            stored,
+            arrived=arrived,
+            now=now,
+            window=self._rules.window,
+            under_way=self._under_way,
+        )
         self.outcomes.add(decision.outcome)
         return decision
 
@@ -372,6 +402,7 @@ class Model:
                 message.age,
                 message.asked,
                 plain(message.checkpoint) if message.stage == "read" else _UNTOLD,
+                message.waited,
                 message.fresh,
             )
             for message in messages
@@ -401,6 +432,7 @@ def _a_step_later(state: State) -> State:
                 message.age + _STEP,
                 message.asked + _STEP if message.asked >= 0 else -1,
                 _older(message.checkpoint),
+                message.waited,
                 message.fresh,
             )
             for message in messages
@@ -431,13 +463,22 @@ _HONEST = {
     "answers lost, Redis flushed, checkpoints late": Rules(checkpoints="before the next"),
     "answers lost, Redis flushed, checkpoints lost, in a slow service": Rules(messages=2, slow_service=True),
     "Redis flushed, checkpoints lost and late": Rules(losses=False, checkpoints="late or never"),
+    "answers lost, Redis flushed, checkpoints lost, before a slow database": Rules(
+        window=35, messages=2, slow_database=True
+    ),
     "a jar, answers lost": replace(_JAR, flushes=False),
     "a jar, answers lost, in a slow service": replace(_JAR, messages=2, flushes=False, slow_service=True),
+    "a jar, answers lost, before a slow database": replace(
+        _JAR, window=35, messages=2, flushes=False, slow_database=True
+    ),
     "a jar, Redis flushed, checkpoints lost and late": replace(_JAR, losses=False, checkpoints="late or never"),
 }
-if os.environ.get("TEST_CAMPAIGN"):  # about a minute more
+if os.environ.get("TEST_CAMPAIGN"):  # about two minutes more
     _HONEST |= {
         "all of it, in a slow service": Rules(slow_service=True),
+        "two messages, before a slow database, in a slow service": Rules(
+            window=35, messages=2, slow_service=True, slow_database=True
+        ),
         "Redis flushed, checkpoints lost and late, in a slow service": Rules(
             losses=False, checkpoints="late or never", slow_service=True
         ),
@@ -460,6 +501,9 @@ def test_an_honest_client_is_never_taken_for_a_thief(rules: Rules) -> None:
 _TOO_MUCH = {
     "messages that take half the window": Rules(window=10, losses=False, flushes=False),
     "answers lost, and messages that take a fifth of the window": Rules(window=25, flushes=False),
+    "answers lost, and what a request waits for PostgreSQL counts against it": Rules(
+        window=35, messages=2, flushes=False, slow_database=True, judged_by="reading"
+    ),
     "an answer lost, and nobody asks again": Rules(messages=1, retries=False, flushes=False),
     # Three accidents: the last checkpoint but one was lost; Redis and an answer are; and then the last checkpoint is
     # written only after another try was answered from what was left.

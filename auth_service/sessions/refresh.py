@@ -103,6 +103,7 @@ class RefreshProtocol:
             raise RefreshRefused("invalid_token", "it was given to another client")
         rotated_from = self._checkpoints.unwritten_ip(token.session_id)
         standing = await self._sessions.standing(token.session_id)
+        waited = self._database.clock.elapsed(started)
         session, subject = _permitted(token, standing)
         if session.transport == "cookie" and cookie_refusal is not None:
             raise cookie_refusal
@@ -113,6 +114,7 @@ class RefreshProtocol:
             token.generation,
             checkpoint=Generation(session.generation, session.rotated_at),
             now=standing.now,
+            arrived=standing.now - waited,
             started=started,
             transport=session.transport,
         )

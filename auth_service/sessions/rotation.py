@@ -9,6 +9,9 @@ back or failed over needs no special case. The presented generation against it:
     < current - 1  reused                                        reused
     > current      adopted: Redis has lost writes                adopted
 
+Whether a use is within the window is decided by when its request arrived: how long it then waited for PostgreSQL, whose
+time dates a rotation, is not its caller's fault.
+
 A rotation also waits, holding, until the last replayed cookie has had a fifth of the window to arrive: one that came
 after its successor would overwrite it in the jar, and what is left in the jar must work whenever it is used next.
 
@@ -94,10 +97,11 @@ class RotationStore:
         *,
         checkpoint: Generation,
         now: datetime,
+        arrived: datetime,
         started: float,
         transport: Transport,
     ) -> Rotation:
-        """Use generation `presented` of a session at `now`.
+        """Use generation `presented` of a session at `now`, in a request that arrived at `arrived`.
 
         Raises Unavailable, with nothing spent, when more than `PATIENCE` has passed since `started`.
         """
@@ -120,6 +124,7 @@ class RotationStore:
                         self._life,
                         int(not_after),
                         under_way,
+                        _epoch(arrived),
                     ],
                 )
             answered = self._monotonic()

@@ -18,6 +18,7 @@ after its successor would overwrite it in the jar, and what is left in the jar m
 What follows from an outcome is decided in `refresh.py`.
 """
 
+import math
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -26,6 +27,9 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from importlib import resources
 from uuid import UUID
+from weakref import WeakKeyDictionary
+
+from redis.asyncio import Redis
 
 from auth_service.errors import Unavailable
 from auth_service.metrics import STORE_SECONDS
@@ -82,9 +86,13 @@ class RotationStore:
         self._window = _milliseconds(window)
         self._life = _milliseconds(idle_life + window)
         self._monotonic = monotonic
-        # The node's clock minus ours, in milliseconds, as last seen in an answer. Only ever used to recognise a command
-        # that came late; where it is wrong (at first it is, and on another node after a failover) it is sent once more.
-        self._node_ahead = 0.0
+        # Each node's clock minus ours, in milliseconds, as last seen in an answer. Only ever used to recognise a
+        # command that came late; which is sent once more where this was not known, or wrong by less than an answer can
+        # be slow.
+        self._ahead: WeakKeyDictionary[Redis, float] = WeakKeyDictionary()
+        # When such a clock was last seen to have leapt. None does, but ours stands still with the machine, and the time
+        # that every refresh under way has read is then as old as that was long.
+        self._leapt = -math.inf
 
     def started(self) -> float:
         """The moment at which a refresh begins, to be handed to `rotate`."""
@@ -107,11 +115,14 @@ class RotationStore:
         """
         under_way = self._window // _UNDER_WAY if transport == "cookie" else 0
         for _attempt in range(2):
+            with redis_failures():
+                node = await self._redis.master_of(_key(session_id))
+            ahead = self._ahead.get(node)
             moment = self._monotonic()
-            if moment - started > PATIENCE:
+            if moment - started > PATIENCE or started < self._leapt:
                 raise Unavailable("a refresh waited too long")
             # Not after we have given it up either: who is told that nothing was changed must find nothing changed.
-            not_after = min(started + PATIENCE, moment + ANSWER_TIMEOUT) * 1000 + self._node_ahead
+            not_after = min(started + PATIENCE, moment + ANSWER_TIMEOUT) * 1000 + (ahead or 0)
             with redis_failures():
                 outcome, number, rotated_at, node_now = await self._script(
                     keys=[_key(session_id)],
@@ -129,9 +140,11 @@ class RotationStore:
                 )
             answered = self._monotonic()
             STORE_SECONDS["redis"].observe(answered - moment)
-            self._node_ahead = node_now - answered * 1000
+            self._ahead[node] = node_now - answered * 1000
             if outcome != b"late":
                 return Rotation(Outcome(outcome.decode()), Generation(number, _moment(rotated_at)))
+            if ahead is not None and self._ahead[node] - ahead > ANSWER_TIMEOUT * 1000:
+                self._leapt = answered
         raise Unavailable("a refresh came late to Redis")
 
     async def current(self, session_id: UUID, *, checkpoint: Generation) -> int:

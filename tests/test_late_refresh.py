@@ -228,6 +228,7 @@ async def test_a_refresh_in_a_machine_that_stood_still_is_not_carried_out_when_t
                 checkpoint=Generation(1, None),
                 now=now,
                 arrived=now,
+                unanswered=False,
                 started=started,
                 transport="body",
             )

@@ -146,6 +146,7 @@ async def test_masters_whose_clocks_differ_are_not_taken_for_a_machine_that_stoo
                 checkpoint=Generation(1, None),
                 now=now,
                 arrived=now,
+                unanswered=False,
                 started=rotations.started(),
                 transport="body",
             )

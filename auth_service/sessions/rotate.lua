@@ -5,6 +5,7 @@
 --          4 now                           5 replay window               6 life of the key
 --          7 latest moment at which to act, by this node's own clock     8 how long an answer may be under way
 --          9 when the request arrived: before 4, by as long as it had to wait for PostgreSQL
+--         10 "1": an earlier use of 1 got no answer, and nobody is known to have been given the generation after it
 -- Times are milliseconds; 3, 4 and 9 are PostgreSQL's clock. Returns {outcome, generation, rotated_at, node's clock}.
 
 local presented = tonumber(ARGV[1])
@@ -17,6 +18,7 @@ local life = ARGV[6]
 local not_after = tonumber(ARGV[7])
 local under_way = tonumber(ARGV[8])
 local arrived = tonumber(ARGV[9])
+local unanswered = ARGV[10] == '1'
 
 local time = redis.call('TIME')
 local node_now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
@@ -57,6 +59,11 @@ if presented > current then
   current, rotated_at, replayed_at = presented, now, 0
   store()
   return answer('adopted')
+elseif presented == current - 1 and unanswered then
+  -- It was rotated, and whoever asked for that was told to ask again: so it is made now.
+  rotated_at = math.max(now, rotated_at)
+  store()
+  return answer('rotated')
 elseif presented == current then
   -- The last replays of this generation may still be under way to the caller's cookie jar. One that arrived after its
   -- successor would overwrite it, and be taken for theft once the window is over.

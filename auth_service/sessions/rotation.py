@@ -15,6 +15,10 @@ time dates a rotation, is not its caller's fault.
 A rotation also waits, holding, until the last replayed cookie has had a fifth of the window to arrive: one that came
 after its successor would overwrite it in the jar, and what is left in the jar must work whenever it is used next.
 
+A rotation of which Redis could tell nobody (it went away before it had answered) is noted in PostgreSQL. Its parent is
+not reuse then, however late it comes back: it is rotated again, to the same generation. That is over as soon as
+somebody was given that generation: its checkpoint says so, a second later.
+
 What follows from an outcome is decided in `refresh.py`.
 """
 
@@ -106,11 +110,13 @@ class RotationStore:
         checkpoint: Generation,
         now: datetime,
         arrived: datetime,
+        unanswered: bool,
         started: float,
         transport: Transport,
     ) -> Rotation:
         """Use generation `presented` of a session at `now`, in a request that arrived at `arrived`.
 
+        `unanswered`: an earlier use of it got no answer, and nobody is known to have been given the one after it.
         Raises Unavailable, with nothing spent, when more than `PATIENCE` has passed since `started`.
         """
         under_way = self._window // _UNDER_WAY if transport == "cookie" else 0
@@ -136,6 +142,7 @@ class RotationStore:
                         int(not_after),
                         under_way,
                         _epoch(arrived),
+                        int(unanswered),
                     ],
                 )
             answered = self._monotonic()

@@ -40,6 +40,7 @@ class Session(Model):
     expires_at = fields.DatetimeField()  # absolute: no refresh extends it
     generation = fields.IntField(default=1, db_default=1)
     rotated_at = fields.DatetimeField(null=True)  # null: not yet rotated
+    unanswered = fields.IntField(null=True)  # the last generation that was used without an answer from Redis
     last_used_at = fields.DatetimeField()
     ip = fields.CharField(max_length=45, null=True)  # where it was opened from
     user_agent = fields.CharField(max_length=256, null=True)

@@ -7,9 +7,11 @@ import itertools
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
+from uuid import UUID, uuid4
 
 import httpx2
 import psutil
@@ -17,7 +19,10 @@ import pytest
 from redis.asyncio import Redis
 
 from auth_service.devstack.redis import PrivateRedis
+from auth_service.errors import Unavailable
+from auth_service.sessions.rotation import Generation, Outcome, Rotation, RotationStore
 from auth_service.settings import Settings
+from auth_service.stores.redis import open_redis
 from tests.support.processes import ServedProcess
 from tests.support.proxy import Proxy
 from tests.support.service import PASSWORD, WINDOW, Service, problem, running_service
@@ -109,6 +114,28 @@ async def test_a_refresh_inside_a_stopped_process_does_no_harm_when_the_process_
             assert (await _refresh_at(process, third)).status_code == 200
 
 
+async def test_a_refresh_that_arrived_within_the_window_is_answered_however_long_postgresql_let_it_wait(
+    settings: Callable[..., Settings],
+) -> None:
+    plain = settings()
+    with _proxied(plain.database_url.get_secret_value()) as (proxy, url):
+        async with running_service(settings(database_url=url)) as service:
+            user = await service.register()
+            second = await service.refreshed(user.refresh_token)
+            service.advance(seconds=WINDOW - 2)
+            proxy.hold("to_server")
+            began = time.monotonic()
+            other_tab = asyncio.create_task(service.refresh(user.refresh_token))
+            await _pass(began, seconds=3)
+            proxy.release("to_server")
+            answer = await other_tab
+            assert answer.status_code == 200, answer.text
+            assert generation_of(answer.json()["refresh_token"]) == 2
+            # Nobody who comes when the window is over has waited for that.
+            assert problem(await service.refresh(user.refresh_token)) == (401, "refresh_token_reused")
+            assert problem(await service.refresh(second)) == (401, "refresh_token_revoked")
+
+
 async def test_a_rotation_stalled_on_its_way_to_redis_does_no_harm_when_it_arrives(
     stores: Stores, settings: Callable[..., Settings]
 ) -> None:
@@ -179,6 +206,45 @@ async def test_a_rotation_that_waited_for_a_stopped_redis_does_no_harm_when_it_g
                     assert generation_of(token) == 2
     finally:
         await asyncio.to_thread(server.stop)
+
+
+async def test_a_refresh_in_a_machine_that_stood_still_is_not_carried_out_when_the_machine_goes_on(
+    stores: Stores,
+) -> None:
+    """The process's clock stands still with it, so by that the refresh is not late. Redis's clock has gone on."""
+    stood_still = 0.0
+    async with aclosing(open_redis(stores.redis_url)) as redis:
+        rotations = RotationStore(
+            redis,
+            window=timedelta(seconds=_SHORT_WINDOW),
+            idle_life=timedelta(days=7),
+            monotonic=lambda: time.monotonic() - stood_still,
+        )
+
+        async def use(session_id: UUID, *, now: datetime, started: float) -> Rotation:
+            return await rotations.rotate(
+                session_id,
+                1,
+                checkpoint=Generation(1, None),
+                now=now,
+                arrived=now,
+                unanswered=False,
+                started=started,
+                transport="body",
+            )
+
+        await use(uuid4(), now=datetime.now(UTC), started=rotations.started())  # it has seen how Redis's clock goes
+        under_way, now = [uuid4(), uuid4()], datetime.now(UTC)
+        stood_still = 40.0
+        started = rotations.started()  # which by this clock is the same moment before and after
+        for session_id in under_way:
+            with pytest.raises(Unavailable):
+                await use(session_id, now=now, started=started)
+            assert await redis.get(f"auth:session:{session_id}") is None
+        # Their honest retries are the first uses.
+        for session_id in under_way:
+            rotation = await use(session_id, now=now + timedelta(seconds=stood_still), started=rotations.started())
+            assert rotation.outcome is Outcome.ROTATED
 
 
 class _Browser:

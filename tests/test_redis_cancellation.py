@@ -24,6 +24,8 @@ async def test_half_of_all_refreshes_cancelled_cross_no_answers(service: Service
             generation,
             checkpoint=Generation(generation, None),
             now=now,
+            arrived=now,
+            unanswered=False,
             started=rotations.started(),
             transport="body",
         )

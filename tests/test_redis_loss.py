@@ -1,11 +1,19 @@
 """Redis loses what it held: flushed, rolled back, with and without the checkpoint. Nobody is logged out by it, and
 nothing that has ended comes back."""
 
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 
-from tests.support.service import PASSWORD, WINDOW, Service, problem
+from auth_service.settings import Settings
+from tests.support.proxy import Proxy
+from tests.support.service import PASSWORD, WINDOW, Service, problem, running_service
+from tests.support.stores import Stores
 from tests.support.tokens import claims_of, generation_of
 
 _COOKIE = "__Host-refresh_token"
@@ -58,6 +66,78 @@ async def _adoptions(service: Service) -> float:
     lines = (await service.internal.get("/metrics")).text.splitlines()
     [value] = [line.split()[1] for line in lines if line.startswith('auth_refreshes_total{outcome="adopted"}')] or ["0"]
     return float(value)
+
+
+@asynccontextmanager
+async def _cut_off(stores: Stores, make: Callable[..., Settings]) -> AsyncIterator[tuple[Service, Service, Proxy]]:
+    """A service whose Redis can be cut off, another one beside it whose Redis cannot, and what is in between."""
+    parts = urlsplit(stores.redis_url)
+    assert parts.port is not None
+    proxy = Proxy(parts.port)
+    try:
+        behind = make(
+            redis_url=urlunsplit(parts._replace(netloc=parts.netloc.replace(f":{parts.port}", f":{proxy.port}")))
+        )
+        async with running_service(behind) as service, running_service(make()) as other:
+            # It has seen how Redis's clock goes, so what it sends is carried out the first time.
+            await service.refreshed((await other.register()).refresh_token)
+            yield service, other, proxy
+    finally:
+        proxy.close()
+
+
+async def _has_rotated(service: Service, refresh_token: str) -> None:
+    deadline = time.monotonic() + 10
+    while await service.redis.get(_key(refresh_token)) is None:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.02)
+
+
+def _advance(*services: Service) -> None:
+    for service in services:
+        service.advance(seconds=WINDOW + 1)
+
+
+async def test_a_rotation_that_redis_could_tell_nobody_of_costs_no_session_however_long_redis_is_away(
+    stores: Stores, settings: Callable[..., Settings]
+) -> None:
+    async with _cut_off(stores, settings) as (service, other, proxy):
+        user = await other.register()
+        proxy.hold("to_client")  # Redis hears, and is not heard
+        assert problem(await service.refresh(user.refresh_token)) == (503, "unavailable")
+        await _has_rotated(other, user.refresh_token)
+        _advance(service, other)
+        assert problem(await service.refresh(user.refresh_token)) == (503, "unavailable")
+        _advance(service, other)
+        proxy.cut()
+        proxy.release("to_client")
+        second = await service.refreshed(user.refresh_token)
+        assert generation_of(second) == 2
+        # Now that somebody has it, its parent is what any parent is.
+        assert generation_of(await other.refreshed(user.refresh_token)) == 2
+        await service.flush_checkpoints()
+        await other.flush_checkpoints()
+        _advance(service, other)
+        assert problem(await other.refresh(user.refresh_token)) == (401, "refresh_token_reused")
+        assert problem(await service.refresh(second)) == (401, "refresh_token_revoked")
+
+
+async def test_a_rotation_that_redis_told_only_in_a_replay_is_known_to_somebody(
+    stores: Stores, settings: Callable[..., Settings]
+) -> None:
+    async with _cut_off(stores, settings) as (service, other, proxy):
+        user = await other.register()
+        proxy.hold("to_client")
+        under_way = asyncio.create_task(service.refresh(user.refresh_token))
+        await _has_rotated(other, user.refresh_token)
+        second = await other.refreshed(user.refresh_token)
+        assert problem(await under_way) == (503, "unavailable")
+        proxy.cut()
+        proxy.release("to_client")
+        await other.flush_checkpoints()
+        _advance(service, other)
+        assert problem(await other.refresh(user.refresh_token)) == (401, "refresh_token_reused")
+        assert problem(await other.refresh(second)) == (401, "refresh_token_revoked")
 
 
 @pytest.mark.parametrize("later", [1, WINDOW + 1])

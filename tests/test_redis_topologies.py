@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -19,6 +20,7 @@ from redis.exceptions import RedisError
 
 from auth_service.devstack.process import free_port
 from auth_service.errors import Unavailable
+from auth_service.sessions.rotation import Generation, Outcome, RotationStore
 from auth_service.settings import Settings
 from auth_service.stores.redis import RedisClient, open_redis, redis_failures
 from tests.support.balancer import Balancer
@@ -119,6 +121,36 @@ async def test_more_commands_than_connections_wait_for_their_turn(redis: Cluster
         ]
         await client.execute_each([("DEL", key) for key in keys])
         assert await asyncio.gather(*map(client.get, keys)) == [None] * 20
+
+
+async def test_masters_whose_clocks_differ_are_not_taken_for_a_machine_that_stood_still(cluster: ClusterSet) -> None:
+    """Seconds by which another master's clock is ahead of the first one's look as if ours were so far behind."""
+    flush(cluster)
+    behind = 0.0
+    async with _client(cluster.url()) as client:
+        rotations = RotationStore(
+            client,
+            window=timedelta(seconds=WINDOW),
+            idle_life=timedelta(days=7),
+            monotonic=lambda: time.monotonic() - behind,
+        )
+        ids = [uuid4() for _ in range(12)]
+        assert len({cluster.master_of(f"auth:session:{session_id}").port for session_id in ids}) > 1
+        first = cluster.servers[0].port
+        for session_id in ids:
+            behind = 0.0 if cluster.master_of(f"auth:session:{session_id}").port == first else 10.0
+            now = datetime.now(UTC)
+            rotation = await rotations.rotate(
+                session_id,
+                1,
+                checkpoint=Generation(1, None),
+                now=now,
+                arrived=now,
+                unanswered=False,
+                started=rotations.started(),
+                transport="body",
+            )
+            assert rotation.outcome is Outcome.ROTATED
 
 
 # What `check` and the probes say.

@@ -64,6 +64,9 @@ class StoppedClock(Clock):
     def now(self, reading: datetime) -> datetime:
         return self.moment
 
+    def elapsed(self, since: float) -> timedelta:
+        return timedelta(0)
+
 
 class World:
     """One process of the service after another, on the same stores, driven from outside their event loop."""

@@ -5,6 +5,7 @@ that dates everything is the one that was read with the session.
 """
 
 from datetime import datetime, timedelta
+from uuid import UUID
 
 import structlog
 
@@ -103,28 +104,38 @@ class RefreshProtocol:
             raise RefreshRefused("invalid_token", "it was given to another client")
         rotated_from = self._checkpoints.unwritten_ip(token.session_id)
         standing = await self._sessions.standing(token.session_id)
+        waited = self._database.clock.elapsed(started)
         session, subject = _permitted(token, standing)
         if session.transport == "cookie" and cookie_refusal is not None:
             raise cookie_refusal
         # While it can still be refused with nothing spent: what was rotated and not answered is reuse a window later.
         permit = self._tokens.permit(session, subject, now=standing.now, narrowing=narrowing)
-        rotation = await self._rotations.rotate(
-            session.id,
-            token.generation,
-            checkpoint=Generation(session.generation, session.rotated_at),
-            now=standing.now,
-            started=started,
-            transport=session.transport,
-        )
+        try:
+            rotation = await self._rotations.rotate(
+                session.id,
+                token.generation,
+                checkpoint=Generation(session.generation, session.rotated_at),
+                now=standing.now,
+                arrived=standing.now - waited,
+                unanswered=session.unanswered == token.generation >= session.generation,
+                started=started,
+                transport=session.transport,
+            )
+        except Unavailable:
+            await self._note_unanswered(session.id, token.generation)
+            raise
         if rotation.outcome is Outcome.REUSED:
             # RFC 9700 §4.14.2: thief and owner cannot be told apart, so this session ends, and this one alone.
             await self._ending.end([session.id], reason="reuse", by=Actor("anonymous", source=source))
             _log.warning("refresh_token_reused", sid=str(session.id), sub=str(session.user_id))
             raise RefreshRefused("refresh_token_reused")
         if rotation.outcome in (Outcome.ROTATED, Outcome.ADOPTED):
-            # And for no other outcome: a held or replayed one may be of a generation that Redis has lost since and made
-            # anew, and its older date would end that one's window early. The model check finds the honest user it hits.
+            # And no older date, of a generation that is held or replayed: Redis may have lost that one since and made
+            # it anew, and its window would end early. The model check finds the honest user it hits.
             self._checkpoints.note(session.id, rotation.current, ip=source.ip)
+        elif rotation.outcome is Outcome.REPLAYED and session.generation < rotation.current.number:
+            # Whoever made this generation may not have been told of it. From now on somebody has it.
+            self._checkpoints.note(session.id, Generation(rotation.current.number, standing.now), ip=source.ip)
         outcome = _COUNTED_AS[rotation.outcome]
         if rotation.outcome is Outcome.REPLAYED:
             # Where another process rotated it a moment ago, nobody here knows yet from where: no reason to doubt.
@@ -139,6 +150,13 @@ class RefreshProtocol:
             held=token if rotation.outcome in (Outcome.HELD, Outcome.ADOPTED) else None,
         )
         return outcome, tokens
+
+    async def _note_unanswered(self, session_id: UUID, generation: int) -> None:
+        """Redis may have rotated it, and the caller is about to be told that nothing was spent."""
+        try:
+            await self._sessions.note_unanswered(session_id, generation)
+        except Unavailable as exc:
+            _log.warning("unanswered_refresh_not_noted", sid=str(session_id), reason=exc.reason)
 
     async def _note_sharing(self, session: Session, source: Source, now: datetime) -> None:
         """Record that a token was used a second time from elsewhere: a thief, or somebody who has just moved.

@@ -4,7 +4,9 @@
 -- ARGV     1 presented generation          2 checkpoint generation       3 checkpoint rotated_at (0: never rotated)
 --          4 now                           5 replay window               6 life of the key
 --          7 latest moment at which to act, by this node's own clock     8 how long an answer may be under way
--- Times are milliseconds; 3 and 4 are PostgreSQL's clock. Returns {outcome, generation, rotated_at, node's clock}.
+--          9 when the request arrived: before 4, by as long as it had to wait for PostgreSQL
+--         10 "1": an earlier use of 1 got no answer, and nobody is known to have been given the generation after it
+-- Times are milliseconds; 3, 4 and 9 are PostgreSQL's clock. Returns {outcome, generation, rotated_at, node's clock}.
 
 local presented = tonumber(ARGV[1])
 local current = tonumber(ARGV[2])
@@ -15,6 +17,8 @@ local window = tonumber(ARGV[5])
 local life = ARGV[6]
 local not_after = tonumber(ARGV[7])
 local under_way = tonumber(ARGV[8])
+local arrived = tonumber(ARGV[9])
+local unanswered = ARGV[10] == '1'
 
 local time = redis.call('TIME')
 local node_now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
@@ -47,12 +51,19 @@ if type(stored) == 'string' then
   end
 end
 
-local within_window = rotated_at > 0 and now - rotated_at < window
+-- What a rotation is dated by is `now`; whether somebody came in time, by when they came. It only ever holds a rotation
+-- back, so generations stay a window apart.
+local within_window = rotated_at > 0 and arrived - rotated_at < window
 
 if presented > current then
   current, rotated_at, replayed_at = presented, now, 0
   store()
   return answer('adopted')
+elseif presented == current - 1 and unanswered then
+  -- It was rotated, and whoever asked for that was told to ask again: so it is made now.
+  rotated_at = math.max(now, rotated_at)
+  store()
+  return answer('rotated')
 elseif presented == current then
   -- The last replays of this generation may still be under way to the caller's cookie jar. One that arrived after its
   -- successor would overwrite it, and be taken for theft once the window is over.
@@ -68,8 +79,8 @@ elseif presented == current - 1 and within_window then
     store()
   end
   return answer('replayed')
-elseif now < rotated_at then
-  -- Its time was read before the current generation existed: a straggler, which proves nothing about theft.
+elseif arrived < rotated_at then
+  -- It came before the current generation existed: a straggler, which proves nothing about theft.
   return answer('late')
 end
 return answer('reused')

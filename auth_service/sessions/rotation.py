@@ -9,12 +9,20 @@ back or failed over needs no special case. The presented generation against it:
     < current - 1  reused                                        reused
     > current      adopted: Redis has lost writes                adopted
 
+Whether a use is within the window is decided by when its request arrived: how long it then waited for PostgreSQL, whose
+time dates a rotation, is not its caller's fault.
+
 A rotation also waits, holding, until the last replayed cookie has had a fifth of the window to arrive: one that came
 after its successor would overwrite it in the jar, and what is left in the jar must work whenever it is used next.
+
+A rotation of which Redis could tell nobody (it went away before it had answered) is noted in PostgreSQL. Its parent is
+not reuse then, however late it comes back: it is rotated again, to the same generation. That is over as soon as
+somebody was given that generation: its checkpoint says so, a second later.
 
 What follows from an outcome is decided in `refresh.py`.
 """
 
+import math
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -23,6 +31,9 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from importlib import resources
 from uuid import UUID
+from weakref import WeakKeyDictionary
+
+from redis.asyncio import Redis
 
 from auth_service.errors import Unavailable
 from auth_service.metrics import STORE_SECONDS
@@ -79,9 +90,13 @@ class RotationStore:
         self._window = _milliseconds(window)
         self._life = _milliseconds(idle_life + window)
         self._monotonic = monotonic
-        # The node's clock minus ours, in milliseconds, as last seen in an answer. Only ever used to recognise a command
-        # that came late; where it is wrong (at first it is, and on another node after a failover) it is sent once more.
-        self._node_ahead = 0.0
+        # Each node's clock minus ours, in milliseconds, as last seen in an answer. Only ever used to recognise a
+        # command that came late; which is sent once more where this was not known, or wrong by less than an answer can
+        # be slow.
+        self._ahead: WeakKeyDictionary[Redis, float] = WeakKeyDictionary()
+        # When such a clock was last seen to have leapt. None does, but ours stands still with the machine, and the time
+        # that every refresh under way has read is then as old as that was long.
+        self._leapt = -math.inf
 
     def started(self) -> float:
         """The moment at which a refresh begins, to be handed to `rotate`."""
@@ -94,20 +109,26 @@ class RotationStore:
         *,
         checkpoint: Generation,
         now: datetime,
+        arrived: datetime,
+        unanswered: bool,
         started: float,
         transport: Transport,
     ) -> Rotation:
-        """Use generation `presented` of a session at `now`.
+        """Use generation `presented` of a session at `now`, in a request that arrived at `arrived`.
 
+        `unanswered`: an earlier use of it got no answer, and nobody is known to have been given the one after it.
         Raises Unavailable, with nothing spent, when more than `PATIENCE` has passed since `started`.
         """
         under_way = self._window // _UNDER_WAY if transport == "cookie" else 0
         for _attempt in range(2):
+            with redis_failures():
+                node = await self._redis.master_of(_key(session_id))
+            ahead = self._ahead.get(node)
             moment = self._monotonic()
-            if moment - started > PATIENCE:
+            if moment - started > PATIENCE or started < self._leapt:
                 raise Unavailable("a refresh waited too long")
             # Not after we have given it up either: who is told that nothing was changed must find nothing changed.
-            not_after = min(started + PATIENCE, moment + ANSWER_TIMEOUT) * 1000 + self._node_ahead
+            not_after = min(started + PATIENCE, moment + ANSWER_TIMEOUT) * 1000 + (ahead or 0)
             with redis_failures():
                 outcome, number, rotated_at, node_now = await self._script(
                     keys=[_key(session_id)],
@@ -120,13 +141,17 @@ class RotationStore:
                         self._life,
                         int(not_after),
                         under_way,
+                        _epoch(arrived),
+                        int(unanswered),
                     ],
                 )
             answered = self._monotonic()
             STORE_SECONDS["redis"].observe(answered - moment)
-            self._node_ahead = node_now - answered * 1000
+            self._ahead[node] = node_now - answered * 1000
             if outcome != b"late":
                 return Rotation(Outcome(outcome.decode()), Generation(number, _moment(rotated_at)))
+            if ahead is not None and self._ahead[node] - ahead > ANSWER_TIMEOUT * 1000:
+                self._leapt = answered
         raise Unavailable("a refresh came late to Redis")
 
     async def current(self, session_id: UUID, *, checkpoint: Generation) -> int:

@@ -37,7 +37,10 @@ class Opening:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """One login. `generation` and `rotated_at` are the checkpoint: Redis may be ahead of it."""
+    """One login. `generation` and `rotated_at` are the checkpoint: Redis may be ahead of it.
+
+    `unanswered`: the last generation that was used without an answer from Redis, so perhaps spent.
+    """
 
     id: UUID
     user_id: UUID
@@ -48,6 +51,7 @@ class Session:
     expires_at: datetime
     generation: int
     rotated_at: datetime | None
+    unanswered: int | None
     last_used_at: datetime
     device: Device = field(repr=False)
     last_ip: str | None = field(repr=False)

@@ -56,6 +56,7 @@ class SessionStore:
             expires_at=now + self._life,
             generation=1,
             rotated_at=None,
+            unanswered=None,
             last_used_at=now,
             device=Device(opening.source.ip, opening.source.user_agent),
             last_ip=None,
@@ -75,6 +76,12 @@ class SessionStore:
             session.device.user_agent,
         )
         return session
+
+    async def note_unanswered(self, session_id: UUID, generation: int) -> None:
+        """Remember that this generation was used, and that nobody knows what came of it."""
+        await self._database.rows(
+            "UPDATE sessions SET unanswered = $2 WHERE id = $1 AND coalesce(unanswered, 0) < $2", session_id, generation
+        )
 
     async def live_of_user(
         self, user_id: UUID, *, now: datetime, after: tuple[datetime, UUID] | None = None, limit: int | None = None
@@ -107,6 +114,7 @@ def _session(row: Row) -> Session:
         expires_at=row["expires_at"],
         generation=row["generation"],
         rotated_at=row["rotated_at"],
+        unanswered=row["unanswered"],
         last_used_at=row["last_used_at"],
         device=Device(row["ip"], row["user_agent"]),
         last_ip=row["last_ip"],

@@ -12,7 +12,7 @@ from auth_service.keys.key_ring import KeyRing
 from auth_service.keys.schedule import STATES
 from auth_service.keys.store import SigningKeyStore, StoredKeys
 from auth_service.metrics import SIGNING_KEY_AGE, SIGNING_KEY_ENDS, SIGNING_KEYS, SIGNING_KEYS_UNREADABLE
-from auth_service.stores.database import Database, takes_no_writes
+from auth_service.stores.database import Database
 
 _log = structlog.get_logger(__name__)
 
@@ -66,7 +66,7 @@ class KeyFollower:
                 async with readings.one():
                     stored = await self._store.load(self._database)
                     if stored.read_only:
-                        raise takes_no_writes()
+                        raise await self._database.takes_no_writes()
                     self.hold(stored)
             except Unavailable as exc:
                 self._report(exc.reason)

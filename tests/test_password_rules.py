@@ -193,15 +193,24 @@ async def test_judging_waits_in_a_bounded_queue_of_its_own(service: Service) -> 
     refused = REGISTRY.get_sample_value("auth_new_passwords_refused_total") or 0
     rules = service.app.parts.password_rules
     slow = _HOSTILE["almost periodic"](random.Random(7))  # noqa: S311 — a constant
-    checks = [asyncio.ensure_future(rules.require(slow, username="eve", email="eve@example.com")) for _ in range(136)]
+    checks: list[asyncio.Future[None]] = []
     body = {"username": "ada", "email": "ada@example.com", "password": "password123456"}
-    assert problem(await service.http.post("/user/register", json=body)) == (503, "unavailable")
+    answer = None
+    while answer != (503, "unavailable"):  # a place may become free while the request is on its way
+        assert answer in (None, (422, "weak_password"))
+        assert len(checks) < 20 * 136, "the queue has no bound"
+        checks += [
+            asyncio.ensure_future(rules.require(slow, username="eve", email="eve@example.com")) for _ in range(136)
+        ]
+        answer = problem(await service.http.post("/user/register", json=body))
     for _ in range(3):
         await service.login(user)
-    assert sum(check.done() for check in checks) < 136, "nobody waited any more when the logins were answered"
-    judged = await asyncio.gather(*checks, return_exceptions=True)
-    assert sorted(type(reason).__name__ for reason in judged) == ["NoneType"] * 128 + ["Unavailable"] * 8
-    assert (REGISTRY.get_sample_value("auth_new_passwords_refused_total") or 0) - refused == 9
+    assert not all(check.done() for check in checks), "nobody waited any more when the logins were answered"
+    outcomes = [type(reason).__name__ for reason in await asyncio.gather(*checks, return_exceptions=True)]
+    assert set(outcomes) == {"NoneType", "Unavailable"}
+    assert outcomes.count("NoneType") >= 128
+    in_vain = (REGISTRY.get_sample_value("auth_new_passwords_refused_total") or 0) - refused
+    assert in_vain == outcomes.count("Unavailable") + 1
     assert problem(await service.http.post("/user/register", json=body)) == (422, "weak_password")
 
 

@@ -214,7 +214,7 @@ async def test_a_token_over_8_kib_is_refused_before_it_is_read(attack: _Attack, 
 
 
 _NOT_ONE_TOKEN = {
-    *("Bearer", "Bearer ", "Bearer   ", "bearer"),
+    *("Bearer", "Bearer ", "Bearer   ", "bearer", "Bearer\t<token>"),
     *("Bearer <token> <token>", "Bearer <token>, Bearer <token>", "Bearer Bearer <token>", "Bearer [object Object]"),
 }
 

@@ -29,6 +29,22 @@ def authorization(scope: Any) -> bytes | None:
     return found
 
 
+def bearer_token(header: bytes) -> bytes | None:
+    """The access token in an Authorization header; None where that uses another scheme.
+
+    Raises InvalidRequest where it names the scheme and then no one token.
+    """
+    if header.startswith(b"Bearer ") and _SPACE not in (token := header[7:]) and _TAB not in token and token:
+        return token  # nearly always
+    scheme = _SEPARATOR.split(header, maxsplit=1)[0]
+    if scheme.lower() != b"bearer":
+        return None
+    token = header[len(scheme) :].strip(b" ")
+    if not token or _SPACE in token or _TAB in token:
+        raise InvalidRequest("the Authorization header holds no one token")
+    return token
+
+
 def presented_access_token(scope: Any) -> bytes | None:
     """The access token of an ASGI `http` or `websocket` scope; None where there is none, or another scheme is used.
 
@@ -37,7 +53,7 @@ def presented_access_token(scope: Any) -> bytes | None:
     Raises InvalidRequest where there are two, or the header names the scheme and then no one token.
     """
     header = authorization(scope)
-    token = None if header is None else _bearer_token(header)
+    token = None if header is None else bearer_token(header)
     if scope["type"] == "websocket":
         offered = offered_access_token(scope)
         if offered is not None and token is not None:
@@ -69,13 +85,3 @@ def take_offered_access_token(scope: Any) -> bool:
     if token is not None and _OFFERED not in scope:
         scope[_OFFERED], scope["subprotocols"] = token, list(scope["subprotocols"])[2:]
     return token is not None
-
-
-def _bearer_token(header: bytes) -> bytes | None:
-    scheme = _SEPARATOR.split(header, maxsplit=1)[0]
-    if scheme.lower() != b"bearer":
-        return None
-    token = header[len(scheme) :].strip(b" ")
-    if not token or _SPACE in token or _TAB in token:
-        raise InvalidRequest("the Authorization header holds no one token")
-    return token

@@ -10,7 +10,7 @@ from starlette.authentication import UnauthenticatedUser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from auth_service.verifier.challenge import answer, challenge
-from auth_service.verifier.credentials import authorization, presented_access_token
+from auth_service.verifier.credentials import authorization, bearer_token, presented_access_token
 from auth_service.verifier.errors import VerifierError
 from auth_service.verifier.identity import AnonymousCredentials, identity
 from auth_service.verifier.lease import EventStreamLease, WebSocketLease, is_event_stream
@@ -34,16 +34,19 @@ class BearerMiddleware:
             return
         verifier = self._verifier
         try:
-            header = authorization(scope)
-            verified = digest = None
-            if header is not None and kind == "http":
-                # All of it: a header that was good before is well formed, too.
-                digest = sha256(header).digest()
-                verified = verifier.known(digest)
-            if verified is None:
+            verified = None
+            if kind == "websocket":
                 access_token = presented_access_token(scope)
                 if access_token is not None:
-                    verified = await verifier.authenticate(access_token, digest)
+                    verified = await verifier.authenticate(access_token)
+            elif (header := authorization(scope)) is not None:
+                digest = sha256(header).digest()
+                # All of the header: one that was good before is well formed, too.
+                verified = verifier.known(digest)
+                if verified is None:
+                    access_token = bearer_token(header)
+                    if access_token is not None:
+                        verified = await verifier.authenticate(access_token, digest)
         except VerifierError as refusal:
             await answer(challenge(refusal, realm=verifier.realm), scope, receive, send)
             return

@@ -168,11 +168,14 @@ async def test_signing_keys_tell_their_age_their_end_and_who_cannot_read_them(se
 async def test_hashes_under_way_are_told_and_none_is_left_behind(service: Service) -> None:
     user = await service.register()
     credentials = {"email": user.email, "password": PASSWORD}
-    logins = [asyncio.create_task(service.http.post("/user/login", json=credentials)) for _ in range(8)]
     most = 0.0
-    while not all(login.done() for login in logins):
-        most = max(most, (await told(service))["auth_password_hash_queue{}"])
-        await asyncio.sleep(0.001)
+    for _ in range(20):  # beside other tests, a look may come too late
+        logins = [asyncio.create_task(service.http.post("/user/login", json=credentials)) for _ in range(8)]
+        while not all(login.done() for login in logins):
+            most = max(most, (await told(service))["auth_password_hash_queue{}"])
+            await asyncio.sleep(0.001)
+        if most >= 2:
+            break
     assert most >= 2
     found = await told(service)
     assert found["auth_password_hash_queue{}"] == 0
